@@ -1,0 +1,72 @@
+// Package v1alpha1 holds the Kubernetes types of group vsecm.com.
+//
+// The formats of the fields are described in docs/formats.md; this package
+// gives them names and nothing else.
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+const (
+	// Group is the API group of every kind in this package.
+	Group = "vsecm.com"
+	// APIVersion is the apiVersion of every kind in this package.
+	APIVersion = Group + "/v1alpha1"
+	// KindEncryptedSecret is the kind of [EncryptedSecret].
+	KindEncryptedSecret = "EncryptedSecret"
+
+	// LabelSource names the git source that applied an object, as
+	// NAMESPACE.NAME. An object without it belongs to whoever applied it.
+	LabelSource = Group + "/source"
+
+	// AnnotationPath is the path, within its source's repository, of the file
+	// that an object came from.
+	AnnotationPath = Group + "/path"
+)
+
+// An EncryptedSecret is a set of sealed values and where they may go. It holds
+// ciphertext only.
+type EncryptedSecret struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec EncryptedSecretSpec `json:"spec"`
+}
+
+// EncryptedSecretSpec is what a developer seals and commits.
+type EncryptedSecretSpec struct {
+	// Scope says how much of the object's place the values are bound to:
+	// strict (also when empty), namespace or cluster.
+	Scope string `json:"scope,omitempty"`
+
+	// Workloads names who may fetch the values over SPIFFE, within the
+	// object's namespace. Empty: the workload that bears the object's name.
+	Workloads []string `json:"workloads,omitempty"`
+
+	// EncryptedData maps a key, as in a Kubernetes Secret, to a sealed value.
+	EncryptedData map[string]string `json:"encryptedData"`
+
+	// Secret asks for delivery as a Kubernetes Secret of the same name and
+	// namespace.
+	Secret *SecretDelivery `json:"secret,omitempty"`
+}
+
+// SecretDelivery describes the Kubernetes Secret that an [EncryptedSecret]
+// is delivered as.
+type SecretDelivery struct {
+	// Type is the Kubernetes Secret's type; empty means Opaque.
+	Type string `json:"type,omitempty"`
+	// Metadata is added to the Kubernetes Secret.
+	Metadata SecretMetadata `json:"metadata,omitzero"`
+	// Immutable makes the Kubernetes Secret immutable.
+	Immutable bool `json:"immutable,omitempty"`
+	// DeletionPolicy is Delete (also when empty), or Retain: the Kubernetes
+	// Secret outlives the object.
+	DeletionPolicy string `json:"deletionPolicy,omitempty"`
+}
+
+// SecretMetadata is the part of a Kubernetes Secret's metadata that a manifest
+// may set.
+type SecretMetadata struct {
+	Labels      map[string]string `json:"labels,omitempty"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+}
