@@ -1,34 +1,47 @@
 package unseal
 
 import (
+	"errors"
+	"fmt"
+
 	"filippo.io/age"
 
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
 
-// RootKey is soon.
-type RootKey struct{}
+// A Keyring is one active key, which new values are sealed to, and any number of
+// retired ones, which still open old values. Keys are looked up by key id,
+// never by trial. A Keyring is never changed once made.
+type Keyring struct {
+	active *RootKey
+	byID   map[encrypt.KeyID]*RootKey
+}
 
-// Generate makes a new root key; classic: X25519.
-func Generate(classic bool) (*RootKey, error) { panic("soon") }
+var _ encrypt.Keys = (*Keyring)(nil)
 
-// Parse reads the three-line text.
-func Parse(text []byte) (*RootKey, error) { panic("soon") }
+// NewKeyring returns a keyring. No key may stand in it twice.
+func NewKeyring(active *RootKey, retired ...*RootKey) (*Keyring, error) {
+	if active == nil {
+		return nil, errors.New("a keyring needs an active key")
+	}
+	r := &Keyring{active: active, byID: make(map[encrypt.KeyID]*RootKey)}
+	for _, k := range append([]*RootKey{active}, retired...) {
+		if _, held := r.byID[k.KeyID()]; held {
+			return nil, fmt.Errorf("key %s stands in the keyring twice", k.KeyID())
+		}
+		r.byID[k.KeyID()] = k
+	}
+	return r, nil
+}
 
-// Recipient returns the public key.
-func (k *RootKey) Recipient() encrypt.Recipient { panic("soon") }
+// Active returns the key that new values are sealed to.
+func (r *Keyring) Active() *RootKey { return r.active }
 
-// Text returns the three lines.
-func (k *RootKey) Text() []byte { panic("soon") }
-
-// A Keyring is one active key and any number of retired ones.
-type Keyring struct{}
-
-// NewKeyring returns a keyring.
-func NewKeyring(active *RootKey, retired ...*RootKey) (*Keyring, error) { panic("soon") }
-
-// Active returns the active key
-func (r *Keyring) Active() *RootKey { panic("soon") }
-
-// Identity implements encrypt.Keys.
-func (r *Keyring) Identity(id encrypt.KeyID) (age.Identity, bool) { panic("soon") }
+// Identity implements [encrypt.Keys].
+func (r *Keyring) Identity(id encrypt.KeyID) (age.Identity, bool) {
+	k, held := r.byID[id]
+	if !held {
+		return nil, false
+	}
+	return k.identity, true
+}

@@ -1,0 +1,184 @@
+package unseal
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+
+	"filippo.io/age"
+
+	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
+)
+
+// MaxTextSize bounds the text of a root key, in bytes.
+const MaxTextSize = 64 << 10
+
+const stateKeySize = 32
+
+var (
+	// ErrMalformed: the text is no root key. What it says never quotes the
+	// text.
+	ErrMalformed = errors.New("malformed root key")
+	// ErrNone: the text is VSecM's placeholder {} for a key that is yet to be
+	// made.
+	ErrNone = errors.New("no root key yet")
+	// ErrMismatch: the identity and the recipient do not belong together.
+	ErrMismatch = errors.New("the root key's first two lines do not belong together")
+)
+
+// A RootKey is an age identity with its recipient, and 32 random bytes from which the
+// keys of Safe's own state are derived. It is never changed once made.
+type RootKey struct {
+	identity  age.Identity
+	secret    string
+	recipient encrypt.Recipient
+	state     [stateKeySize]byte
+}
+
+// Generate makes a root key: hybrid (ML-KEM-768 with X25519), or, if classic,
+// X25519, which age before 1.3 and VSecM can read.
+func Generate(classic bool) (*RootKey, error) {
+	var secret string
+	if classic {
+		identity, err := age.GenerateX25519Identity()
+		if err != nil {
+			return nil, fmt.Errorf("generating a root key: %w", err)
+		}
+		secret = identity.String()
+	} else {
+		identity, err := age.GenerateHybridIdentity()
+		if err != nil {
+			return nil, fmt.Errorf("generating a root key: %w", err)
+		}
+		secret = identity.String()
+	}
+	k, err := fromIdentity(secret)
+	if err != nil {
+		return nil, err
+	}
+	rand.Read(k.state[:]) // does not fail: it ends the program instead
+	return k, nil
+}
+
+// Parse reads the text of a root key: an age identity, its recipient, 64 hex digits, a
+// line each. It accepts what is seen in the field: blank lines around them,
+// CRLF, a line "… App version: …" that VSecM's keygen prints, and \n spelled out
+// as a backslash and an n. Its errors ([ErrMalformed], [ErrMismatch],
+// [ErrNone]) never quote the text.
+func Parse(text []byte) (*RootKey, error) {
+	keys, err := ParseAll(text)
+	if err != nil {
+		return nil, err
+	}
+	if len(keys) != 1 {
+		return nil, fmt.Errorf("%w: %d keys, where one is expected", ErrMalformed, len(keys))
+	}
+	return keys[0], nil
+}
+
+// ParseAll reads one or more root keys, one after the other, as in
+// RETIRED_TXT.
+func ParseAll(text []byte) ([]*RootKey, error) {
+	if len(text) > MaxTextSize {
+		return nil, fmt.Errorf("%w: more than %d bytes", ErrMalformed, MaxTextSize)
+	}
+	if string(bytes.TrimSpace(text)) == "{}" {
+		return nil, ErrNone
+	}
+	var lines []string
+	for line := range strings.SplitSeq(strings.ReplaceAll(string(text), `\n`, "\n"), "\n") {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.Contains(line, "App version:") {
+			continue
+		}
+		lines = append(lines, line)
+	}
+	if len(lines) == 0 {
+		return nil, fmt.Errorf("%w: it is empty", ErrMalformed)
+	}
+	if len(lines)%3 != 0 {
+		return nil, fmt.Errorf("%w: %d lines, where an identity, its recipient and 64 hex digits are expected", ErrMalformed, len(lines))
+	}
+	var keys []*RootKey
+	for ; len(lines) > 0; lines = lines[3:] {
+		k, err := fromLines(lines[0], lines[1], lines[2])
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, k)
+	}
+	return keys, nil
+}
+
+func fromLines(secret, recipient, state string) (*RootKey, error) {
+	k, err := fromIdentity(secret)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := encrypt.ParseRecipient(recipient); err != nil {
+		return nil, fmt.Errorf("%w: its second line is no age recipient (age1…)", ErrMalformed)
+	}
+	if recipient != k.recipient.String() {
+		return nil, ErrMismatch
+	}
+	raw, err := hex.DecodeString(state)
+	if err != nil || len(raw) != stateKeySize {
+		return nil, fmt.Errorf("%w: its third line is not 64 hex digits", ErrMalformed)
+	}
+	copy(k.state[:], raw)
+	clear(raw)
+	return k, nil
+}
+
+// fromIdentity returns a key without its state. age's parsers may quote a part
+// of what they were given, so their errors are dropped.
+func fromIdentity(secret string) (*RootKey, error) {
+	var (
+		k         = &RootKey{secret: secret}
+		recipient string
+	)
+	switch {
+	case strings.HasPrefix(secret, "AGE-SECRET-KEY-PQ-1"):
+		identity, err := age.ParseHybridIdentity(secret)
+		if err != nil {
+			return nil, fmt.Errorf("%w: its first line is a damaged age identity", ErrMalformed)
+		}
+		k.identity, recipient = identity, identity.Recipient().String()
+	case strings.HasPrefix(secret, "AGE-SECRET-KEY-1"):
+		identity, err := age.ParseX25519Identity(secret)
+		if err != nil {
+			return nil, fmt.Errorf("%w: its first line is a damaged age identity", ErrMalformed)
+		}
+		k.identity, recipient = identity, identity.Recipient().String()
+	default:
+		return nil, fmt.Errorf("%w: its first line is no age identity (AGE-SECRET-KEY-…)", ErrMalformed)
+	}
+	var err error
+	k.recipient, err = encrypt.ParseRecipient(recipient)
+	if err != nil {
+		return nil, fmt.Errorf("deriving the recipient of a root key: %w", err)
+	}
+	return k, nil
+}
+
+// Text returns the key's text, which [Parse] reads. It opens everything that was sealed to
+// the key: the caller keeps it off disks and logs, or means it to be there.
+func (k *RootKey) Text() []byte {
+	return fmt.Appendf(nil, "%s\n%s\n%x\n", k.secret, k.recipient, k.state)
+}
+
+// Recipient returns the public key.
+func (k *RootKey) Recipient() encrypt.Recipient { return k.recipient }
+
+// KeyID returns the key id of the recipient.
+func (k *RootKey) KeyID() encrypt.KeyID { return k.recipient.KeyID() }
+
+// String shows the key id. It, and every other way in which Go prints a value,
+// keeps the key out of logs and errors.
+func (k *RootKey) String() string { return "root key " + string(k.KeyID()) }
+
+// Format is as String for every verb.
+func (k *RootKey) Format(f fmt.State, _ rune) { fmt.Fprint(f, k.String()) }
