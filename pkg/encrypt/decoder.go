@@ -24,7 +24,14 @@ type decoder struct {
 	faults          []*Fault
 }
 
+// maxFaults bounds what is told of one file: it may have been made to have a
+// hundred thousand.
+const maxFaults = 100
+
 func (d *decoder) fault(n *yaml.Node, field string, err error) {
+	if len(d.faults) == maxFaults {
+		return
+	}
 	d.faults = append(d.faults, &Fault{
 		File: d.file, Line: n.Line, Field: field,
 		Namespace: d.namespace, Name: d.name,

@@ -116,7 +116,7 @@ func ReadManifests(file string, data []byte, defaultNamespace string) Manifests 
 		case kind == "GitSource":
 			ms.Skipped++ // a kind of ours that git does not deliver
 		}
-		ms.Faults = append(ms.Faults, d.faults...)
+		ms.Faults = append(ms.Faults, d.faults[:min(len(d.faults), maxFaults-len(ms.Faults))]...)
 	}
 	if fault != nil {
 		if mentionsUs(data) {

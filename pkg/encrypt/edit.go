@@ -1,0 +1,282 @@
+package encrypt
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strconv"
+	"unicode/utf8"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// ErrNoManifest is returned where a file holds no manifest of the name.
+var ErrNoManifest = errors.New("no such manifest in this file")
+
+// SetValues returns data, a file of manifests, with the sealed values of one
+// manifest set. Every other byte stays as it is: the values are spliced into
+// the text where the YAML parser says that they stand. A new key goes to its place in
+// the order if the keys are in order, else to the end.
+//
+// It fails, and nothing is lost, where the file has any fault, holds the
+// manifest not at all ([ErrNoManifest]) or twice, or is written in a way in which
+// the splice would change anything else.
+func SetValues(file string, data []byte, namespace, name string, values map[string]string, defaultNamespace string) ([]byte, error) {
+	doc, err := findManifest(file, data, namespace, name, defaultNamespace)
+	if err != nil {
+		return nil, err
+	}
+	entries := get(get(doc, "spec"), "encryptedData")
+	var splices []splice
+	for _, key := range slices.Sorted(maps.Keys(values)) {
+		s, err := spliceValue(data, entries, key, values[key])
+		if err != nil {
+			return nil, &Fault{File: file, Line: entries.Line, Field: DataField(key), Namespace: namespace, Name: name, Err: err}
+		}
+		splices = append(splices, s)
+	}
+	edited := applySplices(data, splices)
+	if err := onlyValuesChanged(file, data, edited, namespace, name, values, defaultNamespace); err != nil {
+		return nil, err
+	}
+	return edited, nil
+}
+
+// AppendDocument returns data, a file of YAML documents, with one more.
+func AppendDocument(data, document []byte) []byte {
+	if len(bytes.TrimSpace(data)) == 0 {
+		return document
+	}
+	out := slices.Clone(data)
+	if !bytes.HasSuffix(out, []byte("\n")) {
+		out = append(out, '\n')
+	}
+	out = append(out, "---\n"...)
+	return append(out, document...)
+}
+
+func findManifest(file string, data []byte, namespace, name, defaultNamespace string) (*yaml.Node, error) {
+	documents, fault := readDocuments(file, data)
+	if fault != nil {
+		return nil, fault
+	}
+	var found *yaml.Node
+	for _, doc := range documents {
+		d := decoder{file: file}
+		if kind, _ := d.kind(doc); kind != "EncryptedSecret" {
+			continue
+		}
+		m, ok := d.encryptedSecret(doc, defaultNamespace)
+		if !ok {
+			return nil, d.faults[0]
+		}
+		if m.Object.Namespace != namespace || m.Object.Name != name {
+			continue
+		}
+		if found != nil {
+			return nil, m.Fault("metadata.name", fmt.Errorf("%s/%s stands in this file twice", namespace, name))
+		}
+		found = doc
+	}
+	if found == nil {
+		return nil, &Fault{File: file, Namespace: namespace, Name: name, Err: ErrNoManifest}
+	}
+	return found, nil
+}
+
+// onlyValuesChanged reads both texts whole and compares what they say. It is
+// what makes splicing safe whatever style a file is written in.
+func onlyValuesChanged(file string, before, after []byte, namespace, name string, values map[string]string, defaultNamespace string) error {
+	was, is := ReadManifests(file, before, defaultNamespace), ReadManifests(file, after, defaultNamespace)
+	ok := len(is.Faults) == len(was.Faults) && is.Skipped == was.Skipped && len(is.Objects) == len(was.Objects)
+	for i := 0; ok && i < len(is.Objects); i++ {
+		want, have := was.Objects[i].Object, is.Objects[i].Object
+		if want.Namespace == namespace && want.Name == name {
+			maps.Copy(want.Spec.EncryptedData, values)
+		}
+		ok = reflect.DeepEqual(want, have)
+	}
+	if !ok {
+		return &Fault{File: file, Field: "spec.encryptedData", Namespace: namespace, Name: name,
+			Err: errors.New("cannot be edited in place: write encryptedData with one plain KEY: VALUE a line")}
+	}
+	return nil
+}
+
+// A splice puts text in the place of the bytes from start to end.
+type splice struct {
+	start, end int
+	text       string
+}
+
+// applySplices leaves those of one place in the order in which they come.
+func applySplices(data []byte, splices []splice) []byte {
+	slices.SortStableFunc(splices, func(a, b splice) int { return cmp.Compare(a.start, b.start) })
+	var out []byte
+	at := 0
+	for _, s := range splices {
+		out = append(append(out, data[at:s.start]...), s.text...)
+		at = s.end
+	}
+	return append(out, data[at:]...)
+}
+
+// spliceValue replaces or adds one entry of a mapping in the text.
+func spliceValue(data []byte, entries *yaml.Node, key, value string) (splice, error) {
+	for i := 0; i+1 < len(entries.Content); i += 2 {
+		if entries.Content[i].Value == key {
+			start, end, err := scalarRange(data, entries.Content[i+1])
+			if err != nil {
+				return splice{}, err
+			}
+			if data[start] == '"' || data[start] == '\'' {
+				value = string(data[start]) + value + string(data[start])
+			}
+			return splice{start, end, value}, nil
+		}
+	}
+	if len(entries.Content) == 0 {
+		return splice{}, errors.New("encryptedData is empty: write the file anew")
+	}
+	if entries.Style&yaml.FlowStyle != 0 {
+		return addToFlow(data, entries, key, value)
+	}
+	return addToBlock(data, entries, key, value)
+}
+
+func addToBlock(data []byte, entries *yaml.Node, key, value string) (splice, error) {
+	newline := lineBreak(data)
+	entry := plainKey(key) + ": " + value
+	indent := string(bytes.Repeat([]byte(" "), entries.Content[0].Column-1))
+	after := insertAfter(entries, key)
+	if after < 0 {
+		// Before the first entry, and before the comments that belong to it.
+		at := lineStart(data, entries.Content[0].Line)
+		for at > 0 {
+			previous := bytes.LastIndexByte(data[:at-1], '\n') + 1
+			if !bytes.HasPrefix(bytes.TrimSpace(data[previous:at]), []byte("#")) {
+				break
+			}
+			at = previous
+		}
+		return splice{at, at, indent + entry + newline}, nil
+	}
+	_, end, err := scalarRange(data, entries.Content[after+1])
+	if err != nil {
+		return splice{}, err
+	}
+	// A comment behind the value stays with it.
+	if i := bytes.IndexByte(data[end:], '\n'); i >= 0 {
+		at := end + i + 1
+		return splice{at, at, indent + entry + newline}, nil
+	}
+	return splice{len(data), len(data), newline + indent + entry}, nil
+}
+
+func addToFlow(data []byte, entries *yaml.Node, key, value string) (splice, error) {
+	entry := strconv.Quote(key) + ": " + strconv.Quote(value)
+	first := entries.Content[0]
+	separator := ", "
+	if first.Line != entries.Line {
+		separator = "," + lineBreak(data) + string(bytes.Repeat([]byte(" "), first.Column-1))
+	}
+	after := insertAfter(entries, key)
+	if after < 0 {
+		at, err := offset(data, first.Line, first.Column)
+		return splice{at, at, entry + separator}, err
+	}
+	_, end, err := scalarRange(data, entries.Content[after+1])
+	return splice{end, end, separator + entry}, err
+}
+
+// insertAfter returns the index of the key that a new one goes behind, -1 for before all.
+func insertAfter(entries *yaml.Node, key string) int {
+	last := len(entries.Content) - 2
+	place := -1
+	for i := 0; i <= last; i += 2 {
+		if i > 0 && entries.Content[i-2].Value > entries.Content[i].Value {
+			return last // not in order
+		}
+		if entries.Content[i].Value < key {
+			place = i
+		}
+	}
+	return place
+}
+
+// scalarRange returns where the text of a scalar that stands on one line begins
+// and ends.
+func scalarRange(data []byte, n *yaml.Node) (start, end int, err error) {
+	unsupported := errors.New("the value is written in a way that cannot be edited in place: put it on one line")
+	start, err = offset(data, n.Line, n.Column)
+	if err != nil {
+		return 0, 0, err
+	}
+	line := data[start:]
+	if i := bytes.IndexByte(line, '\n'); i >= 0 {
+		line = line[:i]
+	}
+	switch {
+	case n.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0:
+		return 0, 0, unsupported
+	case n.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle) != 0:
+		// A sealed value holds no quote, so the next one ends it.
+		i := bytes.IndexByte(line[1:], line[0])
+		if i < 0 || string(line[1:1+i]) != n.Value {
+			return 0, 0, unsupported
+		}
+		return start, start + i + 2, nil
+	case !bytes.HasPrefix(line, []byte(n.Value)) || n.Value == "":
+		return 0, 0, unsupported
+	}
+	return start, start + len(n.Value), nil
+}
+
+// offset turns a line and a column, both from 1, the column in characters, into
+// an offset in bytes.
+func offset(data []byte, line, column int) (int, error) {
+	at := lineStart(data, line)
+	for range column - 1 {
+		if at >= len(data) {
+			return 0, errors.New("cannot be found in the text")
+		}
+		_, n := utf8.DecodeRune(data[at:])
+		at += n
+	}
+	if at >= len(data) {
+		return 0, errors.New("cannot be found in the text")
+	}
+	return at, nil
+}
+
+func lineStart(data []byte, line int) int {
+	at := 0
+	for range line - 1 {
+		i := bytes.IndexByte(data[at:], '\n')
+		if i < 0 {
+			return len(data)
+		}
+		at += i + 1
+	}
+	return at
+}
+
+func lineBreak(data []byte) string {
+	if i := bytes.IndexByte(data, '\n'); i > 0 && data[i-1] == '\r' {
+		return "\r\n"
+	}
+	return "\n"
+}
+
+// plainKey writes a key so that YAML reads it as text: 1 and true need quotes.
+func plainKey(key string) string {
+	var n yaml.Node
+	if err := yaml.Unmarshal([]byte(key), &n); err == nil && len(n.Content) == 1 && n.Content[0].ShortTag() == "!!str" && n.Content[0].Value == key {
+		return key
+	}
+	return strconv.Quote(key)
+}

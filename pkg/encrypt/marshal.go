@@ -1,0 +1,106 @@
+package encrypt
+
+import (
+	"bytes"
+	"encoding/json"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
+)
+
+// document is a manifest as people write it: what says who it is first, the
+// long lines last.
+type document struct {
+	APIVersion string           `yaml:"apiVersion" json:"apiVersion"`
+	Kind       string           `yaml:"kind" json:"kind"`
+	Metadata   documentMetadata `yaml:"metadata" json:"metadata"`
+	Spec       documentSpec     `yaml:"spec" json:"spec"`
+}
+
+type documentMetadata struct {
+	Name        string            `yaml:"name" json:"name"`
+	Namespace   string            `yaml:"namespace" json:"namespace"`
+	Labels      map[string]string `yaml:"labels,omitempty" json:"labels,omitempty"`
+	Annotations map[string]string `yaml:"annotations,omitempty" json:"annotations,omitempty"`
+}
+
+type documentSpec struct {
+	Scope         string            `yaml:"scope" json:"scope"`
+	Workloads     []string          `yaml:"workloads,omitempty" json:"workloads,omitempty"`
+	EncryptedData map[string]string `yaml:"encryptedData" json:"encryptedData"`
+	Secret        *documentSecret   `yaml:"secret,omitempty" json:"secret,omitempty"`
+}
+
+type documentSecret struct {
+	Type           string          `yaml:"type" json:"type"`
+	Metadata       *secretMetadata `yaml:"metadata,omitempty" json:"metadata,omitempty"`
+	Immutable      bool            `yaml:"immutable,omitempty" json:"immutable,omitempty"`
+	DeletionPolicy string          `yaml:"deletionPolicy,omitempty" json:"deletionPolicy,omitempty"`
+}
+
+type secretMetadata struct {
+	Labels      map[string]string `yaml:"labels,omitempty" json:"labels,omitempty"`
+	Annotations map[string]string `yaml:"annotations,omitempty" json:"annotations,omitempty"`
+}
+
+func documentOf(o *v1alpha1.EncryptedSecret) document {
+	d := document{
+		APIVersion: v1alpha1.APIVersion,
+		Kind:       v1alpha1.KindEncryptedSecret,
+		Metadata: documentMetadata{
+			Name: o.Name, Namespace: o.Namespace,
+			Labels: o.Labels, Annotations: o.Annotations,
+		},
+		Spec: documentSpec{
+			Scope:         o.Spec.Scope,
+			Workloads:     o.Spec.Workloads,
+			EncryptedData: o.Spec.EncryptedData,
+		},
+	}
+	if d.Spec.Scope == "" {
+		d.Spec.Scope = string(Strict)
+	}
+	if s := o.Spec.Secret; s != nil {
+		d.Spec.Secret = &documentSecret{Type: s.Type, Immutable: s.Immutable, DeletionPolicy: s.DeletionPolicy}
+		if s.Type == "" {
+			d.Spec.Secret.Type = DefaultSecretType
+		}
+		if len(s.Metadata.Labels)+len(s.Metadata.Annotations) > 0 {
+			d.Spec.Secret.Metadata = &secretMetadata{Labels: s.Metadata.Labels, Annotations: s.Metadata.Annotations}
+		}
+	}
+	return d
+}
+
+// MarshalYAML writes objects as YAML documents, for people to read.
+func MarshalYAML(objects ...*v1alpha1.EncryptedSecret) ([]byte, error) {
+	var out bytes.Buffer
+	for i, o := range objects {
+		if i > 0 {
+			out.WriteString("---\n")
+		}
+		e := yaml.NewEncoder(&out)
+		e.SetIndent(2)
+		if err := e.Encode(documentOf(o)); err != nil {
+			return nil, err
+		}
+		if err := e.Close(); err != nil {
+			return nil, err
+		}
+	}
+	return out.Bytes(), nil
+}
+
+// MarshalJSON writes objects as JSON documents, one after the other.
+func MarshalJSON(objects ...*v1alpha1.EncryptedSecret) ([]byte, error) {
+	var out bytes.Buffer
+	e := json.NewEncoder(&out)
+	e.SetIndent("", "  ")
+	for _, o := range objects {
+		if err := e.Encode(documentOf(o)); err != nil {
+			return nil, err
+		}
+	}
+	return out.Bytes(), nil
+}
