@@ -1,0 +1,105 @@
+package store
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"time"
+)
+
+const (
+	sourcesFolder   = "sources"
+	sourceExtension = ".json"
+	maxSourceFile   = 64 << 10
+)
+
+// A SourceState is how far a git source was applied.
+type SourceState struct {
+	// Revision is the commit whose tree stands in the store, in hex; empty if
+	// nothing of the source was ever applied.
+	Revision string `json:"revision"`
+	// AppliedAt is when.
+	AppliedAt time.Time `json:"appliedAt"`
+}
+
+// A Journal remembers the [SourceState] of each source in a data directory:
+// what the status of a GitSource is in a cluster. It is safe for concurrent
+// use. The lock of the [Dir] on the same data directory covers it too.
+type Journal struct {
+	files *files
+}
+
+// OpenJournal opens the journal in data directory dir. Open the [Dir] first.
+func OpenJournal(dir string) (*Journal, error) {
+	f, err := openFiles(dir, sourcesFolder)
+	if err != nil {
+		return nil, fmt.Errorf("opening the journal of %s: %w", dir, err)
+	}
+	return &Journal{files: f}, nil
+}
+
+// Close frees what the journal holds open. Everything saved is on disk before.
+func (j *Journal) Close() error { return j.files.close() }
+
+// Load returns what was saved last for source, NAMESPACE.NAME; the zero state
+// if nothing was. A record that cannot be read is an error and not the zero
+// state: a source whose past is unknown must not start over unasked, since
+// what it may move to depends on where it stood.
+func (j *Journal) Load(source string) (SourceState, error) {
+	path, err := sourcePath(source)
+	if err != nil {
+		return SourceState{}, err
+	}
+	data, err := j.files.read(path, maxSourceFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return SourceState{}, nil
+	}
+	if err != nil {
+		return SourceState{}, fmt.Errorf("state of source %s: %w", source, err)
+	}
+	var s SourceState
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&s); err != nil {
+		return SourceState{}, fmt.Errorf("state of source %s: %w", source, err)
+	}
+	if s.Revision == "" || d.More() {
+		return SourceState{}, fmt.Errorf("state of source %s: damaged", source)
+	}
+	return s, nil
+}
+
+// Save makes s the state of source, NAMESPACE.NAME. It is durable when Save
+// returns without an error; a state without a revision is [ErrInvalid].
+func (j *Journal) Save(source string, s SourceState) error {
+	path, err := sourcePath(source)
+	if err != nil {
+		return err
+	}
+	if s.Revision == "" {
+		return fmt.Errorf("a state of %s without a revision %w", source, ErrInvalid)
+	}
+	data, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("state of source %s: %w", source, err)
+	}
+	if _, err := j.files.write(path, append(data, '\n')); err != nil {
+		return fmt.Errorf("state of source %s: %w", source, err)
+	}
+	return nil
+}
+
+func sourcePath(source string) (string, error) {
+	// A namespace holds no dot, so the first one ends it.
+	namespace, name, ok := strings.Cut(source, ".")
+	if !ok {
+		return "", fmt.Errorf("source %.80q %w: want NAMESPACE.NAME", source, ErrInvalid)
+	}
+	if err := (Key{namespace, name}).Validate(); err != nil {
+		return "", fmt.Errorf("source: %w", err)
+	}
+	return fileName(source, sourceExtension), nil
+}
