@@ -1,7 +1,7 @@
 // Package audit writes Safe's audit log: one JSON line for every call, allowed
 // or not, to standard output.
 //
-//	{"time":"2026-01-02T03:04:05.678901Z","request":"8f0c…","actor":"spiffe://…","verb":"get","object":"secrets/shop/db","outcome":"ok"}
+//	{"time":"2026-01-02T03:04:05.678901Z","request":"8f0c…","actor":"spiffe://…","verb":"get","object":"secrets shop/db","outcome":"ok"}
 //
 // A line never holds a secret value: an [Entry] has no place for one.
 //
@@ -14,7 +14,7 @@
 //
 // Standard output may be a pipe that nobody empties, and then a write never
 // returns. So only one goroutine writes; the callers hand their lines to it
-// through a queue of 4,096 lines, some 2 MiB. While a write hangs, Note drops
+// through a queue of 4,096 lines, which is some 2 MiB. While a write hangs, Note drops
 // what no longer fits, and Record waits two seconds before it refuses.
 package audit
 
@@ -37,9 +37,11 @@ const (
 	queueLength = 4096
 	recordWait  = 2 * time.Second
 
-	// maxField bounds, in bytes, each string of an entry. A SPIFFE ID may
-	// be 2,048 bytes long.
+	// maxField bounds, in bytes, each string of an entry but its object. A
+	// SPIFFE ID may be 2,048 bytes long.
 	maxField = 2048
+	// maxObject leaves room for the names of all that one call delivered.
+	maxObject = 64 << 10
 )
 
 // ErrNotRecorded says that a line was not written, or not in time. The call
@@ -69,7 +71,7 @@ type Entry struct {
 	RequestID string    // as in the answer's X-Request-Id
 	Actor     string    // a SPIFFE ID, [Anonymous], or "uid:" and a number
 	Verb      string    // get, watch, sync, connect
-	Object    string    // what the verb was applied to, such as secrets/shop/db
+	Object    string    // what the verb was applied to, such as "secrets shop/db shop/api"
 	Outcome   string    // one of the outcomes above, or a problem's type
 }
 
@@ -87,11 +89,11 @@ type wire struct {
 func (e Entry) line() []byte {
 	b, err := json.Marshal(wire{
 		Time:      e.Time.UTC().Format("2006-01-02T15:04:05.000000Z"),
-		RequestID: bound(e.RequestID),
-		Actor:     bound(e.Actor),
-		Verb:      bound(e.Verb),
-		Object:    bound(e.Object),
-		Outcome:   bound(e.Outcome),
+		RequestID: bound(e.RequestID, maxField),
+		Actor:     bound(e.Actor, maxField),
+		Verb:      bound(e.Verb, maxField),
+		Object:    bound(e.Object, maxObject),
+		Outcome:   bound(e.Outcome, maxField),
 	})
 	if err != nil {
 		// Strings always marshal.
@@ -100,11 +102,11 @@ func (e Entry) line() []byte {
 	return append(b, '\n')
 }
 
-func bound(s string) string {
-	if len(s) <= maxField {
+func bound(s string, size int) string {
+	if len(s) <= size {
 		return s
 	}
-	return strings.ToValidUTF8(s[:maxField], "") + "…"
+	return strings.ToValidUTF8(s[:size], "") + "…"
 }
 
 // A Log writes entries. It is safe for concurrent use.
