@@ -1,0 +1,31 @@
+// Package sync turns the history of one git branch into changes of
+// EncryptedSecret manifests. It knows git and manifests, and nothing of
+// Kubernetes.
+//
+// A [Mirror] keeps a bare copy of the branch on disk. One round is
+//
+//	seen, err := mirror.Fetch(ctx)                       // bring what is new
+//	err = mirror.FastForward(ctx, applied, seen)         // refuse a rewritten history
+//	plan, err := index.Plan(ctx, mirror, seen)           // what to apply and delete
+//	…                                                    // the caller does it
+//	index.Commit(plan)                                   // and says that it was done
+//
+// after which the caller remembers seen as the revision applied. A round that
+// fails anywhere is simply done again: nothing before Commit changes what the
+// next round computes.
+//
+// # What the repository is trusted with
+//
+// Nothing. No program is run, no hook, filter or submodule is looked at, and
+// no file is checked out: objects are read by hash, each is verified against
+// it, and every size is bounded by [Limits]. An object that is missing is an
+// error and never looks like a deletion. What cannot be read for reasons of
+// its own (a symbolic link, a file too large) is reported as a [Skip] and the
+// rest goes on.
+//
+// # What is kept
+//
+// The mirror is a cache: it may be deleted at any time, and one that a crash
+// or a full disk has damaged is recognised and built again from the remote.
+// The revision that was applied is therefore the caller's to keep.
+package sync

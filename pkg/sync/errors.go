@@ -1,0 +1,98 @@
+package sync
+
+import (
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+var (
+	// ErrRewound says that the branch no longer descends from the revision
+	// that was applied: a forced push, or a rewritten history. The error is
+	// a [*RewoundError].
+	ErrRewound = errors.New("branch was rewound or rewritten")
+	// ErrMissing says that an object which others refer to is not there.
+	ErrMissing = errors.New("object is missing")
+	// ErrMalformed says that an object, pack or file of the repository is
+	// not what git would write.
+	ErrMalformed = errors.New("malformed repository")
+	// ErrLimit says that one of the [Limits] was passed.
+	ErrLimit = errors.New("repository is over its limit")
+	// ErrNoBranch says that the repository has no such branch. An empty
+	// repository has none.
+	ErrNoBranch = errors.New("repository has no such branch")
+	// ErrNoRepository says that there is no repository at the address, or
+	// none that may be seen with these credentials.
+	ErrNoRepository = errors.New("no repository there")
+	// ErrAuthentication says that the server refused the credentials.
+	ErrAuthentication = errors.New("credentials were refused")
+	// ErrStalled says that the server kept silent for longer than
+	// [Limits.Stall].
+	ErrStalled = errors.New("server stopped answering")
+	// ErrRedirect says that the server pointed to another host.
+	ErrRedirect = errors.New("redirect to another host refused")
+	// ErrUnsupported says that the repository uses a feature of git that
+	// this package does not read.
+	ErrUnsupported = errors.New("unsupported repository")
+
+	// errUnreadable says that what is stored under an object's name is not
+	// that object. In the mirror, which holds only what was verified, that
+	// means damage; a malformed object is malformed wherever it lies.
+	errUnreadable = fmt.Errorf("%w: stored object is damaged", ErrMalformed)
+)
+
+// A RewoundError says that Seen, the branch's tip, does not descend from
+// Applied. It is an [ErrRewound].
+type RewoundError struct {
+	Applied, Seen Revision
+}
+
+func (e *RewoundError) Error() string {
+	return fmt.Sprintf("%v: %s was applied, and %s does not descend from it", ErrRewound, e.Applied, e.Seen)
+}
+
+// Is makes the error an ErrRewound.
+func (e *RewoundError) Is(target error) bool { return target == ErrRewound }
+
+// A damagedError says that the mirror's own copy cannot be relied on, so that
+// it has to be built again.
+type damagedError struct{ err error }
+
+func (e *damagedError) Error() string { return "mirror is damaged: " + e.err.Error() }
+func (e *damagedError) Unwrap() error { return e.err }
+
+// A remoteError carries what a server, or go-git on its behalf, said. The
+// text is somebody else's, so it is cut and rid of control characters before
+// it gets into a log.
+type remoteError struct{ err error }
+
+const maxRemoteText = 300
+
+func (e *remoteError) Error() string { return printable(e.err.Error(), maxRemoteText) }
+func (e *remoteError) Unwrap() error { return e.err }
+
+// printable returns s fit for one line of a log, at most limit bytes long.
+func printable(s string, limit int) string {
+	s = strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, s)
+	if len(s) > limit {
+		s = strings.ToValidUTF8(s[:limit], "") + "…"
+	}
+	return strings.TrimSpace(s)
+}
+
+// contain turns a panic into an error. go-git's readers are fed with hostile
+// input; one that gives way must not take the process and everybody else's
+// secrets with it.
+func contain(err *error) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("%w: %s", ErrMalformed, printable(fmt.Sprintf("reader gave way: %v at %s", r, debug.Stack()), 2000))
+	}
+}

@@ -1,0 +1,238 @@
+package sync
+
+import (
+	"bufio"
+	"compress/zlib"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/go-git/go-billy/v5/osfs"
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/cache"
+	"github.com/go-git/go-git/v5/storage/filesystem"
+)
+
+// deltaCacheBytes is what go-git may keep of a repository's packs.
+const deltaCacheBytes = 8 << 20
+
+// objects reads a git object database: the mirror's, or that of a local
+// repository. Every object is verified against its hash, which neither go-git
+// nor git does on reading; so a damaged disk, or a repository that was written
+// by hand, cannot pass off one content as another.
+type objects struct {
+	root  *os.Root
+	limit int64 // bytes of an object that may be held in memory
+
+	// packs is go-git's view of the packs. Loose objects are read here:
+	// go-git inflates one to whatever length it has, not what it declares.
+	packs *filesystem.Storage
+
+	// reads counts the objects that were read.
+	reads int
+}
+
+func openObjects(gitDir string, limit int64) (*objects, error) {
+	root, err := os.OpenRoot(gitDir)
+	if err != nil {
+		return nil, err
+	}
+	o := &objects{root: root, limit: limit}
+	o.reopenPacks()
+	return o, nil
+}
+
+// reopenPacks makes packs visible that were added since.
+func (o *objects) reopenPacks() {
+	// BoundOS keeps go-git inside the repository, whatever links lie there.
+	bound := osfs.New(o.root.Name(), osfs.WithBoundOS())
+	o.packs = filesystem.NewStorage(bound, cache.NewObjectLRU(deltaCacheBytes))
+}
+
+func (o *objects) close() error { return o.root.Close() }
+
+func loosePath(h plumbing.Hash) string {
+	s := h.String()
+	return filepath.Join("objects", s[:2], s[2:])
+}
+
+// has reports whether the object is there, without reading it.
+func (o *objects) has(h plumbing.Hash) (bool, error) {
+	if _, err := o.root.Lstat(loosePath(h)); err == nil {
+		return true, nil
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	err := o.packs.HasEncodedObject(h)
+	if errors.Is(err, plumbing.ErrObjectNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// get returns the content of an object of the given type, at most o.limit
+// bytes of it: [ErrLimit]. One that is not there is [ErrMissing].
+func (o *objects) get(want plumbing.ObjectType, h plumbing.Hash) ([]byte, error) {
+	o.reads++
+	typ, data, err := o.getLoose(h)
+	if errors.Is(err, fs.ErrNotExist) {
+		typ, data, err = o.getPacked(h)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", want, h, err)
+	}
+	if typ != want {
+		return nil, fmt.Errorf("%w: %s is a %s where a %s belongs", ErrMalformed, h, typ, want)
+	}
+	if plumbing.ComputeHash(typ, data) != h {
+		return nil, fmt.Errorf("%w: %s %s has another content", errUnreadable, typ, h)
+	}
+	return data, nil
+}
+
+func (o *objects) getPacked(h plumbing.Hash) (plumbing.ObjectType, []byte, error) {
+	size, err := o.packs.EncodedObjectSize(h)
+	if errors.Is(err, plumbing.ErrObjectNotFound) {
+		return 0, nil, ErrMissing
+	} else if err != nil {
+		return 0, nil, fmt.Errorf("%w: %w", errUnreadable, err)
+	}
+	if size > o.limit {
+		return 0, nil, fmt.Errorf("%w: %d bytes", ErrLimit, size)
+	}
+	// By hash, any type: go-git answers "not found" for another type.
+	obj, err := o.packs.EncodedObject(plumbing.AnyObject, h)
+	if errors.Is(err, plumbing.ErrObjectNotFound) {
+		return 0, nil, ErrMissing
+	} else if err != nil {
+		return 0, nil, fmt.Errorf("%w: %w", errUnreadable, err)
+	}
+	r, err := obj.Reader()
+	if err != nil {
+		return 0, nil, fmt.Errorf("%w: %w", errUnreadable, err)
+	}
+	defer r.Close()
+	data := make([]byte, size)
+	if _, err := io.ReadFull(r, data); err != nil {
+		return 0, nil, fmt.Errorf("%w: %w", errUnreadable, err)
+	}
+	return obj.Type(), data, nil
+}
+
+// getLoose reads objects/xx/yyy…; fs.ErrNotExist where there is none.
+func (o *objects) getLoose(h plumbing.Hash) (plumbing.ObjectType, []byte, error) {
+	f, typ, size, r, err := o.openLoose(h)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer f.Close()
+	if size > o.limit {
+		return 0, nil, fmt.Errorf("%w: %d bytes", ErrLimit, size)
+	}
+	data := make([]byte, size)
+	if _, err := io.ReadFull(r, data); err != nil {
+		return 0, nil, fmt.Errorf("%w: %w", errUnreadable, err)
+	}
+	if n, err := r.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		return 0, nil, fmt.Errorf("%w: object does not end where it says", errUnreadable)
+	}
+	return typ, data, nil
+}
+
+func (o *objects) openLoose(h plumbing.Hash) (f *os.File, typ plumbing.ObjectType, size int64, r *bufio.Reader, err error) {
+	path := loosePath(h)
+	info, err := o.root.Lstat(path)
+	if err != nil {
+		return nil, 0, 0, nil, err
+	}
+	if !info.Mode().IsRegular() { // a pipe would never end
+		return nil, 0, 0, nil, fmt.Errorf("%w: %s is not a file", errUnreadable, path)
+	}
+	f, err = o.root.Open(path)
+	if err != nil {
+		return nil, 0, 0, nil, err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+			err = fmt.Errorf("%w: %w", errUnreadable, err)
+		}
+	}()
+	z, err := zlib.NewReader(f)
+	if err != nil {
+		return nil, 0, 0, nil, err
+	}
+	r = bufio.NewReader(z)
+	header, err := readHeader(r)
+	if err != nil {
+		return nil, 0, 0, nil, err
+	}
+	name, length, _ := strings.Cut(header, " ")
+	if typ, err = plumbing.ParseObjectType(name); err != nil {
+		return nil, 0, 0, nil, err
+	}
+	if size, err = strconv.ParseInt(length, 10, 64); err != nil || size < 0 {
+		return nil, 0, 0, nil, fmt.Errorf("bad object length")
+	}
+	return f, typ, size, r, nil
+}
+
+// readHeader reads "TYPE LENGTH\0".
+func readHeader(r *bufio.Reader) (string, error) {
+	var b []byte
+	for len(b) < 40 {
+		c, err := r.ReadByte()
+		if err != nil {
+			return "", err
+		}
+		if c == 0 {
+			return string(b), nil
+		}
+		b = append(b, c)
+	}
+	return "", fmt.Errorf("bad object header")
+}
+
+// size returns the length of an object's content, in bytes.
+func (o *objects) size(h plumbing.Hash) (int64, error) {
+	f, _, size, _, err := o.openLoose(h)
+	if err == nil {
+		f.Close()
+		return size, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return 0, fmt.Errorf("%s: %w", h, err)
+	}
+	size, err = o.packs.EncodedObjectSize(h)
+	if errors.Is(err, plumbing.ErrObjectNotFound) {
+		return 0, fmt.Errorf("%s: %w", h, ErrMissing)
+	} else if err != nil {
+		return 0, fmt.Errorf("%s: %w: %w", h, errUnreadable, err)
+	}
+	return size, nil
+}
+
+func (o *objects) commit(h plumbing.Hash) (*commit, error) {
+	data, err := o.get(plumbing.CommitObject, h)
+	if err != nil {
+		return nil, err
+	}
+	return parseCommit(data)
+}
+
+func (o *objects) tree(h plumbing.Hash) ([]treeEntry, error) {
+	data, err := o.get(plumbing.TreeObject, h)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := parseTree(data)
+	if err != nil {
+		return nil, fmt.Errorf("tree %s: %w", h, err)
+	}
+	return entries, nil
+}

@@ -1,0 +1,89 @@
+package sync
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/url"
+	"path/filepath"
+	"strings"
+
+	"github.com/go-git/go-git/v5/plumbing"
+)
+
+// A Remote says where a branch is fetched from, and with what credentials.
+type Remote struct {
+	// URL is https://…, http://…, file:///… or an absolute path. Credentials
+	// do not belong in it: it is logged.
+	URL string
+	// Branch is the name of one branch, such as main.
+	Branch string
+
+	// Username and Password are sent as HTTP basic authentication.
+	Username, Password string
+	// BearerToken is sent as Authorization: Bearer. It excludes Username.
+	BearerToken string
+	// CA holds certificates in PEM that alone are trusted for the server,
+	// instead of the system's.
+	CA []byte
+}
+
+// Local reports whether the repository is read from this machine's disk.
+func (r Remote) Local() bool {
+	return strings.HasPrefix(r.URL, "file://") || filepath.IsAbs(r.URL)
+}
+
+// A source opens the repository that a Remote names.
+type source interface {
+	open(ctx context.Context) (session, error)
+	close()
+}
+
+// A session is one look at a repository.
+type session interface {
+	// tip returns the commit that the branch is at.
+	tip() plumbing.Hash
+	// bring adds everything that tip needs to store, which has all of the
+	// commits in have.
+	bring(ctx context.Context, store *objectStore, have []plumbing.Hash) error
+	close()
+}
+
+func (r Remote) source(limits Limits) (source, error) {
+	ref := plumbing.NewBranchReferenceName(r.Branch)
+	if err := ref.Validate(); r.Branch == "" || err != nil {
+		return nil, fmt.Errorf("%q cannot be the name of a branch", r.Branch)
+	}
+	hasCredentials := r.Username != "" || r.Password != "" || r.BearerToken != ""
+	if path, ok := strings.CutPrefix(r.URL, "file://"); ok || filepath.IsAbs(r.URL) {
+		if hasCredentials || len(r.CA) > 0 {
+			return nil, fmt.Errorf("a repository on this machine takes no credentials and no CA")
+		}
+		if !filepath.IsAbs(path) {
+			return nil, fmt.Errorf("%s: want file:// and an absolute path", r.URL)
+		}
+		return &localSource{path: filepath.Clean(path), ref: ref, limits: limits}, nil
+	}
+	u, err := url.Parse(r.URL)
+	if err != nil {
+		return nil, fmt.Errorf("repository's URL cannot be parsed") // err repeats the URL
+	}
+	switch {
+	case u.User != nil:
+		return nil, fmt.Errorf("credentials do not belong in a repository's URL: they would be logged")
+	case u.Scheme != "https" && u.Scheme != "http":
+		return nil, fmt.Errorf("%s: repositories are read from https, http or a local path", r.URL)
+	case u.Host == "" || u.RawQuery != "" || u.Fragment != "":
+		return nil, fmt.Errorf("%s: want https://HOST/PATH", r.URL)
+	case r.BearerToken != "" && (r.Username != "" || r.Password != ""):
+		return nil, fmt.Errorf("a bearer token and a user name exclude each other")
+	case hasCredentials && u.Scheme == "http" && !isLoopback(u.Hostname()):
+		return nil, fmt.Errorf("%s: credentials are not sent over http", r.URL)
+	}
+	return newHTTPSource(r, ref, limits)
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
