@@ -1,0 +1,379 @@
+package fetch
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
+	"go.uber.org/goleak"
+
+	"github.com/vsecm/kubectl-vsecm/internal/problem"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/workloadapi"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	safePath = "/workload/vsecm-safe/ns/vsecm-system/sa/vsecm-safe/n/safe-0"
+	oneFile  = `{"secrets":[{"name":"db","version":"v1","updated":"2026-01-02T03:04:05Z","data":{"password":"czNjcjN0"}}]}`
+)
+
+var testDomain = spiffeid.RequireTrustDomainFromString("example.org")
+
+// A world is a CA, a workload with a socket, and a server that says it is Safe.
+type world struct {
+	ca     *workloadapi.CA
+	socket *workloadapi.Socket
+	url    string
+}
+
+// shortDir returns a directory whose path is short enough for a Unix socket.
+func shortDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "fetch")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+func newCA(t testing.TB, td spiffeid.TrustDomain) *workloadapi.CA {
+	t.Helper()
+	ca, err := workloadapi.NewCA(td)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ca
+}
+
+// newWorld starts a server with identity safeID, issued by issuer (nil: the
+// workload's own CA).
+func newWorld(t *testing.T, safeID string, issuer *workloadapi.CA, h http.HandlerFunc) *world {
+	t.Helper()
+	w := &world{ca: newCA(t, testDomain)}
+	if issuer == nil {
+		issuer = w.ca
+	}
+	svid, err := issuer.Issue(spiffeid.RequireFromString(safeID), time.Now().Add(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewUnstartedServer(h)
+	srv.EnableHTTP2 = true
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	bundles := x509bundle.NewSet(w.ca.Bundle())
+	srv.TLS = tlsconfig.MTLSServerConfig(svid, bundles, tlsconfig.AuthorizeMemberOf(testDomain))
+	srv.TLS.NextProtos = []string{"h2", "http/1.1"}
+	// httptest gives its own certificate precedence over GetCertificate, for
+	// clients that send no server name; none of ours does, by address.
+	get := srv.TLS.GetCertificate
+	cert, err := get(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.TLS.Certificates = append(srv.TLS.Certificates, *cert)
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	w.url = srv.URL
+
+	w.socket, err = w.ca.Listen(filepath.Join(shortDir(t), "s"), spiffeid.RequireFromString("spiffe://example.org/ns/shop/sa/db"), time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.socket.Close)
+	return w
+}
+
+func (w *world) client(t *testing.T, o Options) *Client {
+	t.Helper()
+	o.Socket, o.URL = w.socket.Addr(), w.url
+	c, err := New(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+func answer(body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) }
+}
+
+func TestSecretsAreFetched(t *testing.T) {
+	w := newWorld(t, "spiffe://example.org"+safePath, nil, func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet || r.URL.Path != "/v1/secrets" || r.URL.RawQuery != "" || r.Proto != "HTTP/2.0" {
+			t.Errorf("got %s %s by %s", r.Method, r.URL, r.Proto)
+		}
+		w.Header().Set("ETag", `"e1"`)
+		_, _ = io.WriteString(w, oneFile)
+	})
+	s, err := w.client(t, Options{}).Get(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Secrets) != 1 || s.Secrets[0].Name != "db" || string(s.Secrets[0].Data["password"]) != "s3cr3t" || s.ETag != `"e1"` {
+		t.Errorf("got %+v", s)
+	}
+	s.Wipe()
+	if strings.Contains(string(s.Secrets[0].Data["password"]), "s3cr3t") {
+		t.Error("a wiped value is still there")
+	}
+}
+
+func TestWatchSaysWhatIsKnown(t *testing.T) {
+	w := newWorld(t, "spiffe://example.org"+safePath, nil, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.RawQuery != "watch=1":
+			t.Errorf("query %q", r.URL.RawQuery)
+		case r.Header.Get("If-None-Match") == `"e1"`:
+			w.WriteHeader(http.StatusNotModified)
+		default:
+			_, _ = io.WriteString(w, oneFile)
+		}
+	})
+	c := w.client(t, Options{})
+	if s, err := c.Watch(t.Context(), `"e1"`); s != nil || err != nil {
+		t.Errorf("unchanged: got %v, %v", s, err)
+	}
+	if s, err := c.Watch(t.Context(), ""); s == nil || err != nil {
+		t.Errorf("changed: got %v, %v", s, err)
+	}
+}
+
+func TestAServerThatIsNotSafeIsRefused(t *testing.T) {
+	foreign := spiffeid.RequireTrustDomainFromString("evil.org")
+	for _, tt := range []struct {
+		name   string
+		id     string
+		issuer *workloadapi.CA
+		safeID string
+		want   error
+	}{
+		{"Safe by its usual ID", "spiffe://example.org" + safePath, nil, "", nil},
+		{"Safe by an ID that was given", "spiffe://example.org/ns/x/sa/safe", nil, "spiffe://example.org/ns/x/sa/safe", nil},
+		{"another workload", "spiffe://example.org/ns/shop/sa/db", nil, "", ErrWrongSafe},
+		{"a workload that calls itself Safe in another namespace", "spiffe://example.org/workload/vsecm-safe/ns/shop/sa/vsecm-safe/n/p", nil, "", ErrWrongSafe},
+		{"a longer path", "spiffe://example.org" + safePath + "/x", nil, "", ErrWrongSafe},
+		{"the usual ID where another one was given", "spiffe://example.org" + safePath, nil, "spiffe://example.org/ns/x/sa/safe", ErrWrongSafe},
+		{"Safe of another trust domain", "spiffe://evil.org" + safePath, newCA(t, foreign), "", ErrWrongSafe},
+		{"the right ID from a CA that nobody trusts", "spiffe://example.org" + safePath, newCA(t, testDomain), "", ErrWrongSafe},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			asked := false
+			w := newWorld(t, tt.id, tt.issuer, func(w http.ResponseWriter, r *http.Request) {
+				asked = true
+				answer(oneFile)(w, r)
+			})
+			_, err := w.client(t, Options{SafeID: tt.safeID}).Get(t.Context())
+			if !errors.Is(err, tt.want) {
+				t.Errorf("got %v, want %v", err, tt.want)
+			}
+			if asked != (tt.want == nil) {
+				t.Errorf("the request reached the server: %v", asked)
+			}
+		})
+	}
+}
+
+func TestProblemsBecomeErrors(t *testing.T) {
+	for typ, want := range map[problem.Type]error{
+		problem.Sealed: ErrSealed, problem.Unauthorized: ErrUnauthorized, problem.Forbidden: ErrUnauthorized,
+		problem.NotFound: ErrNotFound, problem.Unavailable: ErrUnavailable, problem.TooManyRequests: ErrUnavailable,
+		problem.Internal: ErrUnavailable, problem.Timeout: ErrUnavailable,
+	} {
+		t.Run(string(typ), func(t *testing.T) {
+			w := newWorld(t, "spiffe://example.org"+safePath, nil, func(w http.ResponseWriter, _ *http.Request) {
+				problem.Write(w, typ, "detail", "r7")
+			})
+			_, err := w.client(t, Options{}).Get(t.Context())
+			var p *problem.Problem
+			if !errors.Is(err, want) || !errors.As(err, &p) || p.RequestID != "r7" {
+				t.Errorf("got %v, want %v", err, want)
+			}
+		})
+	}
+}
+
+func TestBadAnswersAreRefused(t *testing.T) {
+	value := base64.StdEncoding.EncodeToString([]byte("a-secret-value"))
+	object := func(name, key string) string {
+		return fmt.Sprintf(`{"secrets":[{"name":%q,"version":"v","updated":"2026-01-02T03:04:05Z","data":{%q:%q}}]}`, name, key, value)
+	}
+	for name, h := range map[string]http.HandlerFunc{
+		"half a JSON":                     answer(oneFile[:len(oneFile)/2]),
+		"nothing":                         answer(""),
+		"null":                            answer("null"),
+		"a list":                          answer("[]"),
+		"no secrets":                      answer("{}"),
+		"more after the end":              answer(oneFile + oneFile),
+		"not base64":                      answer(strings.ReplaceAll(object("db", "k"), value, "a-secret-value!")),
+		"a value of the wrong kind":       answer(strings.ReplaceAll(object("db", "k"), `"`+value+`"`, "42")),
+		"two secrets of one name":         answer(strings.Replace(oneFile, "[{", `[{"name":"db"},{`, 1)),
+		"a name that climbs out":          answer(object("../../etc", "k")),
+		"an absolute name":                answer(object("/etc/passwd", "k")),
+		"a name that is the link's":       answer(object("..data", "k")),
+		"an empty name":                   answer(object("", "k")),
+		"a name with a NUL":               answer(object("a\x00b", "k")),
+		"a key that climbs out":           answer(object("db", "../../etc/passwd")),
+		"a key that is a dot":             answer(object("db", ".")),
+		"an empty key":                    answer(object("db", "")),
+		"cut off before the length given": cutOff,
+		"a length beyond the bound":       func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Length", "1073741824") },
+		"a redirect":                      func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) },
+		"an unasked 304":                  func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotModified) },
+		"a page of somebody else's":       func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "<h1>", http.StatusBadGateway) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, "spiffe://example.org"+safePath, nil, h)
+			s, err := w.client(t, Options{}).Get(t.Context())
+			if s != nil || !errors.Is(err, ErrBadAnswer) {
+				t.Errorf("got %v, %v", s, err)
+			}
+			if err != nil && (strings.Contains(err.Error(), "a-secret-value") || strings.Contains(err.Error(), value)) {
+				t.Errorf("the error holds the value: %v", err)
+			}
+		})
+	}
+}
+
+func cutOff(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Length", "1000")
+	_, _ = io.WriteString(w, oneFile)
+	if err := http.NewResponseController(w).Flush(); err != nil {
+		panic(err)
+	}
+	panic(http.ErrAbortHandler)
+}
+
+// Of a gigabyte that never ends, little more than the bound is taken.
+func TestAnAnswerOfAGigabyteIsBounded(t *testing.T) {
+	sent := make(chan int64, 1)
+	w := newWorld(t, "spiffe://example.org"+safePath, nil, func(w http.ResponseWriter, _ *http.Request) {
+		chunk := []byte(strings.Repeat(" ", 1<<20))
+		var n int64
+		for n < 1<<30 {
+			m, err := w.Write(chunk)
+			n += int64(m)
+			if err != nil {
+				break
+			}
+		}
+		sent <- n
+	})
+	_, err := w.client(t, Options{}).Get(t.Context())
+	if !errors.Is(err, ErrBadAnswer) {
+		t.Errorf("got %v", err)
+	}
+	// What is in flight when the client stops is some megabytes.
+	if n := <-sent; n > MaxAnswer+(32<<20) {
+		t.Errorf("%d bytes were taken", n)
+	}
+}
+
+func TestASafeThatHangsIsLeft(t *testing.T) {
+	arrived := make(chan struct{})
+	w := newWorld(t, "spiffe://example.org"+safePath, nil, func(_ http.ResponseWriter, r *http.Request) {
+		close(arrived)
+		<-r.Context().Done()
+	})
+	c := w.client(t, Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-arrived
+		cancel()
+	}()
+	if _, err := c.Get(ctx); !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestASafeThatIsNotThere(t *testing.T) {
+	w := newWorld(t, "spiffe://example.org"+safePath, nil, answer(oneFile))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.url = "https://" + l.Addr().String()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.client(t, Options{}).Get(t.Context()); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// An address that nobody listens on; a workload that is not registered. The
+// error tells which.
+func TestWithoutAnIdentityThereIsNothing(t *testing.T) {
+	revoked := newWorld(t, "spiffe://example.org"+safePath, nil, answer(oneFile))
+	revoked.socket.Revoke()
+	for _, tt := range []struct{ name, socket, text string }{
+		{"no Workload API", "unix://" + filepath.Join(shortDir(t), "s"), "no such file"},
+		{"not registered", revoked.socket.Addr(), "no identity issued"},
+		{"not an address", "/run/spire.sock", "scheme"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			// The client retries for as long as it may; a second is enough
+			// for its first try, and all tries fail alike.
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			_, err := New(ctx, Options{Socket: tt.socket})
+			if !errors.Is(err, ErrNoIdentity) || !strings.Contains(err.Error(), tt.text) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func TestOptionsAreChecked(t *testing.T) {
+	for _, o := range []Options{
+		{URL: "http://safe:8443"}, {URL: "https://"}, {URL: "safe:8443"}, {URL: "https://user@safe"}, {URL: "https://safe/v2"},
+		{URL: "https://safe?x=y"}, {SafeID: "vsecm-safe"}, {SafeID: "https://example.org/safe"}, {SafeID: "spiffe://example.org/a//b"},
+	} {
+		if _, err := New(t.Context(), o); err == nil || errors.Is(err, ErrNoIdentity) {
+			t.Errorf("%+v: got %v", o, err)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(oneFile))
+	f.Add([]byte(`{"secrets":[]}`))
+	f.Add([]byte(`{"secrets":[{"name":"../x","data":{"..":""}}]}`))
+	f.Add([]byte(`{"secrets":[{"name":"a","data":{"a/b":"AA=="}}]}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		s, err := parse(body)
+		if err != nil {
+			if !errors.Is(err, ErrBadAnswer) {
+				t.Fatal(err)
+			}
+			return
+		}
+		for _, secret := range s.Secrets {
+			for key := range secret.Data {
+				if p := filepath.Join(secret.Name, key); !filepath.IsLocal(p) || strings.Count(p, "/") != 1 || strings.HasPrefix(p, ".") || strings.ContainsRune(p, 0) {
+					t.Fatalf("%q would be written", p)
+				}
+			}
+		}
+	})
+}
