@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+)
+
+func TestInTurnsGivesEachTheSameNumberOfRounds(t *testing.T) {
+	var order []string
+	take := func(name string) contestant {
+		return contestant{name, func(context.Context) error { order = append(order, name); return nil }}
+	}
+	medians, err := inTurns(t.Context(), 2, take("a"), take("b"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(medians) != 2 {
+		t.Errorf("%d medians, want 2", len(medians))
+	}
+	if want := []string{"a", "b", "b", "a", "a", "b"}; !slices.Equal(order, want) {
+		t.Errorf("order %v, want %v", order, want)
+	}
+}
+
+func TestInTurnsStopsWhereWorkWasNotDone(t *testing.T) {
+	failure := errors.New("no")
+	_, err := inTurns(t.Context(), 1, contestant{"a", func(context.Context) error { return failure }})
+	if !errors.Is(err, failure) {
+		t.Errorf("got %v, want %v", err, failure)
+	}
+}
+
+func TestMedian(t *testing.T) {
+	for _, tc := range []struct {
+		times []time.Duration
+		want  time.Duration
+	}{
+		{[]time.Duration{7}, 7},
+		{[]time.Duration{9, 1, 2}, 2},
+		{[]time.Duration{4, 100, 2, 1}, 3},
+	} {
+		if got := median(tc.times); got != tc.want {
+			t.Errorf("median of %v is %v, want %v", tc.times, got, tc.want)
+		}
+	}
+}
+
+func TestRowSaysWhetherItsAimIsMet(t *testing.T) {
+	for _, tc := range []struct {
+		row  row
+		want string
+	}{
+		{row{"w", "b", 30 * time.Millisecond, 60 * time.Millisecond, 0.6}, "| w | b | 30ms | 60ms | 0.50 | ≤ 0.6 | met |"},
+		{row{"w", "b", 90 * time.Millisecond, 60 * time.Millisecond, 0.6}, "| w | b | 90ms | 60ms | 1.50 | ≤ 0.6 | missed |"},
+		{row{"w", "b", 90 * time.Millisecond, 60 * time.Millisecond, 0}, "| w | b | 90ms | 60ms | 1.50 | — |  |"},
+	} {
+		if got := tc.row.String(); got != tc.want {
+			t.Errorf("got  %s\nwant %s", got, tc.want)
+		}
+	}
+}
+
+func TestParseBenchmarksTakesTheMedianOfEach(t *testing.T) {
+	results, err := parseBenchmarks([]byte(`goos: linux
+BenchmarkSyncOneFile/100-2         	     100	  3000000 ns/op	  1024 B/op
+BenchmarkSyncOneFile/git-fetch/100-2	      50	  9000000.5 ns/op
+BenchmarkSyncOneFile/100-2         	     100	  1000000 ns/op
+BenchmarkSyncOneFile/100-2         	     100	  2000000 ns/op
+BenchmarkSyncOneFile/1000-2        	     100	  2500000 ns/op
+PASS
+ok  	pkg	1.0s
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, err := pick(results, []string{"100/"}, []string{"git"})
+	if err != nil || ours != 2*time.Millisecond {
+		t.Errorf("ours %v, %v", ours, err)
+	}
+	theirs, err := pick(results, []string{"100/", "git"}, nil)
+	if err != nil || theirs != 9*time.Millisecond {
+		t.Errorf("theirs %v, %v", theirs, err)
+	}
+	if _, err := pick(results, nil, []string{"git"}); err == nil {
+		t.Error("two that match were taken for one")
+	}
+	if _, err := pick(results, []string{"10000/"}, nil); err == nil {
+		t.Error("none that matches was taken for one")
+	}
+}
