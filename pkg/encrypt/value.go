@@ -32,6 +32,10 @@ const (
 	maxChunks        = MaxValueSize / chunkSize
 	maxRawSize       = maxHeaderSize + payloadNonceSize + MaxValueSize + maxChunks*chunkTagSize
 
+	// maxSealedAt is the end of the year 9999. time.Time wraps around, into the
+	// past, for seconds that are far beyond it, and JSON has no later year.
+	maxSealedAt = 253402300799
+
 	stanzaPrefix  = "vsecm.com/"
 	stanzaType    = stanzaPrefix + "bind"
 	stanzaVersion = "v1"
@@ -47,7 +51,7 @@ var (
 	ErrUnbound = errors.New("sealed value without a binding")
 	// ErrElsewhere: it was sealed for another place, other readers or another
 	// delivery.
-	ErrElsewhere = errors.New("sealed for another place")
+	ErrElsewhere = errors.New("not bound to this place")
 	// ErrKeyNotHeld: it was sealed to keys that the opener does not hold.
 	ErrKeyNotHeld = errors.New("sealed to a key that is not held")
 	// ErrFuture: it says that it was sealed in the future, by more than
@@ -80,6 +84,9 @@ func Seal(value []byte, b Binding, to []Recipient, now time.Time) (string, error
 	if err := b.Validate(); err != nil {
 		return "", err
 	}
+	if s := now.Unix(); s < 0 || s > maxSealedAt {
+		return "", fmt.Errorf("sealing %s: the clock says %s", b.place(), now.UTC().Format(time.RFC3339))
+	}
 	to, err := UniqueRecipients(to)
 	if err != nil {
 		return "", err
@@ -87,13 +94,18 @@ func Seal(value []byte, b Binding, to []Recipient, now time.Time) (string, error
 	var file bytes.Buffer
 	w, err := age.Encrypt(&file, boundRecipients{to: to, binding: b, sealedAt: now})
 	if err != nil {
-		return "", fmt.Errorf("sealing %s: %w", b.body(), err)
+		return "", fmt.Errorf("sealing %s: %w", b.place(), err)
 	}
 	if _, err := w.Write(value); err != nil {
-		return "", fmt.Errorf("sealing %s: %w", b.body(), err)
+		return "", fmt.Errorf("sealing %s: %w", b.place(), err)
 	}
 	if err := w.Close(); err != nil {
-		return "", fmt.Errorf("sealing %s: %w", b.body(), err)
+		return "", fmt.Errorf("sealing %s: %w", b.place(), err)
+	}
+	// Many long names beside many hybrid recipients can be more than an opener
+	// reads.
+	if _, err := headerSize(file.Bytes()); err != nil {
+		return "", fmt.Errorf("sealing %s: %w: fewer recipients or workloads are needed", b.place(), err)
 	}
 	return base64.StdEncoding.EncodeToString(file.Bytes()), nil
 }
@@ -334,7 +346,7 @@ func parseBind(s *age.Stanza) (Info, error) {
 		}
 	}
 	seconds, err := strconv.ParseInt(s.Args[3], 10, 64)
-	if err != nil || seconds < 0 || strconv.FormatInt(seconds, 10) != s.Args[3] {
+	if err != nil || seconds < 0 || seconds > maxSealedAt || strconv.FormatInt(seconds, 10) != s.Args[3] {
 		return Info{}, fmt.Errorf("%w: the time %s is malformed", ErrMalformed, quoteShort(s.Args[3]))
 	}
 	info.SealedAt = time.Unix(seconds, 0).UTC()

@@ -1,0 +1,62 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// A connection holds kubectl's flags that say which cluster is meant. It reads
+// nothing before it is asked.
+type connection struct {
+	kubeconfig string
+	overrides  clientcmd.ConfigOverrides
+}
+
+func newConnection() *connection { return &connection{} }
+
+func (c *connection) addFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&c.kubeconfig, clientcmd.RecommendedConfigPathFlag, "", "Path to the kubeconfig file to use")
+	names := clientcmd.RecommendedConfigOverrideFlags("")
+	// Verbs that take a namespace define the flag themselves: some take several.
+	names.ContextOverrideFlags.Namespace.LongName = ""
+	clientcmd.BindOverrideFlags(&c.overrides, fs, names)
+}
+
+var errNoNamespace = errors.New("no namespace given")
+
+// namespace returns the namespace of the kubeconfig's current context. Where the
+// context names none it is an error, not "default": a value sealed for
+// the wrong namespace is of no use.
+func (c *connection) namespace() (string, error) {
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = c.kubeconfig
+	config, err := rules.Load()
+	if err != nil {
+		return "", fmt.Errorf("looking for the current namespace in the kubeconfig: %w", err)
+	}
+	name := config.CurrentContext
+	if c.overrides.CurrentContext != "" {
+		name = c.overrides.CurrentContext
+	}
+	if context := config.Contexts[name]; context != nil && context.Namespace != "" {
+		return context.Namespace, nil
+	}
+	return "", withHint(errNoNamespace, "name it with -n, in .vsecm.yaml, or in the kubeconfig's current context")
+}
+
+func newOptions(streams genericiooptions.IOStreams) *cobra.Command {
+	return &cobra.Command{
+		Use:   "options",
+		Short: "List the flags that say how to reach the cluster",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintf(streams.Out, "These flags can be passed to any verb:\n\n%s", cmd.InheritedFlags().FlagUsages())
+			return err
+		},
+	}
+}

@@ -1,0 +1,168 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
+	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
+)
+
+// specFlags say what a new manifest is like, all but its values.
+type specFlags struct {
+	scope     string
+	workloads []string
+	secret    string
+
+	changed func(flag string) bool
+}
+
+func (f *specFlags) addTo(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.scope, "scope", "", "How much of the place is bound: strict (the default), namespace or cluster")
+	cmd.Flags().StringArrayVar(&f.workloads, "workload", nil, "A `WORKLOAD` that may fetch the values; by default the one that bears the object's name; may be repeated")
+	cmd.Flags().StringVar(&f.secret, "secret", "", "Deliver as a Kubernetes Secret too, of this `TYPE`")
+	cmd.Flags().Lookup("secret").NoOptDefVal = encrypt.DefaultSecretType
+	_ = cmd.RegisterFlagCompletionFunc("scope", cobra.FixedCompletions([]string{"strict", "namespace", "cluster"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("workload", cobra.NoFileCompletions)
+}
+
+func (f *specFlags) check() error {
+	if _, err := encrypt.ParseScope(f.scope); err != nil {
+		return fmt.Errorf("--scope: %w", err)
+	}
+	if err := encrypt.ValidateWorkloads(f.workloads); err != nil {
+		return fmt.Errorf("--workload: %w", err)
+	}
+	if f.secret != "" {
+		if err := encrypt.ValidateSecretType(f.secret); err != nil {
+			return fmt.Errorf("--secret: %w", err)
+		}
+	}
+	return nil
+}
+
+// object returns a new object without values, as the flags and then the project's rule
+// have it.
+func (f *specFlags) object(namespace, name string, rule encrypt.Rule) *v1alpha1.EncryptedSecret {
+	o := &v1alpha1.EncryptedSecret{}
+	o.APIVersion, o.Kind = v1alpha1.APIVersion, v1alpha1.KindEncryptedSecret
+	o.Namespace, o.Name = namespace, name
+	o.Spec.Scope = f.scope
+	if o.Spec.Scope == "" {
+		o.Spec.Scope = string(rule.Scope)
+	}
+	if o.Spec.Scope == "" {
+		o.Spec.Scope = string(encrypt.Strict)
+	}
+	o.Spec.Workloads = f.workloads
+	secretType := f.secret
+	if secretType == "" && !f.changed("secret") {
+		secretType = rule.SecretType
+	}
+	if secretType != "" {
+		o.Spec.Secret = &v1alpha1.SecretDelivery{Type: secretType}
+	}
+	return o
+}
+
+// objectOf is object for a v1/Secret document, whose type and metadata are kept.
+func (f *specFlags) objectOf(s *encrypt.Secret, namespace string, rule encrypt.Rule) *v1alpha1.EncryptedSecret {
+	o := f.object(namespace, s.Name, rule)
+	o.Spec.Secret = &v1alpha1.SecretDelivery{
+		Type:      s.Type,
+		Immutable: s.Immutable,
+		Metadata:  v1alpha1.SecretMetadata{Labels: s.Labels, Annotations: s.Annotations},
+	}
+	if f.secret != "" {
+		o.Spec.Secret.Type = f.secret
+	}
+	return o
+}
+
+// agrees tells whether the flags say what an existing manifest says.
+func (f *specFlags) agrees(m encrypt.Manifest) error {
+	b := encrypt.BindingOf(m.Object, "any")
+	differs := func(flag, has string) error {
+		return withHint(fmt.Errorf("%s:%d: %s: --%s says otherwise than the manifest, which has %s", m.File, m.Line, m.Object.Name, flag, has),
+			"its other values are bound to what it has: changing that needs the private key ('edit')")
+	}
+	if f.scope != "" && f.scope != string(b.Scope) {
+		return differs("scope", "scope "+string(b.Scope))
+	}
+	if f.changed("workload") && !slices.Equal(slices.Sorted(slices.Values(f.workloads)), slices.Sorted(slices.Values(b.Workloads))) {
+		has := "no workloads"
+		if len(b.Workloads) > 0 {
+			has = "workloads " + strings.Join(b.Workloads, ", ")
+		}
+		return differs("workload", has)
+	}
+	if f.changed("secret") && f.secret != b.SecretType {
+		has := "no delivery as a Secret"
+		if b.SecretType != "" {
+			has = "delivery as a Secret of type " + b.SecretType
+		}
+		return differs("secret", has)
+	}
+	return nil
+}
+
+// A draft is an object whose values are still to be sealed.
+type draft struct {
+	object     *v1alpha1.EncryptedSecret
+	values     map[string][]byte
+	recipients []encrypt.Recipient
+	target     *target
+	place      string // of the input, for errors
+
+	sealed map[string]string
+}
+
+// check finds what can be found before any value is read or sealed.
+func (d *draft) check() error {
+	if d.object.Spec.Secret != nil && d.object.Name == encrypt.RootKeySecret {
+		return fmt.Errorf("a Secret named %s is never delivered", encrypt.RootKeySecret)
+	}
+	return encrypt.BindingOf(d.object, "any").Validate()
+}
+
+func (d *draft) wrap(err error) error {
+	if d.place == "" {
+		return err
+	}
+	return fmt.Errorf("%s: %w", d.place, err)
+}
+
+// sealAll seals the values of every draft, on every core.
+func sealAll(ctx context.Context, drafts []*draft, now time.Time) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for _, d := range drafts {
+		group.Go(func() error {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return d.seal(now)
+		})
+	}
+	return group.Wait()
+}
+
+func (d *draft) seal(now time.Time) error {
+	d.sealed = make(map[string]string, len(d.values))
+	for _, key := range slices.Sorted(maps.Keys(d.values)) {
+		sealed, err := encrypt.Seal(d.values[key], encrypt.BindingOf(d.object, key), d.recipients, now)
+		if err != nil {
+			return d.wrap(fmt.Errorf("%s/%s key %s: %w", d.object.Namespace, d.object.Name, key, err))
+		}
+		d.sealed[key] = sealed
+	}
+	return nil
+}

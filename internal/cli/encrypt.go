@@ -1,0 +1,375 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+
+	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
+)
+
+type encryptOptions struct {
+	streams genericiooptions.IOStreams
+	conn    *connection
+	now     func() time.Time
+
+	name       string
+	namespaces []string
+	values     valueFlags
+	inputs     []string
+	raw        bool
+	spec       specFlags
+	recipients recipientFlags
+	write      string
+	output     outputFlag
+}
+
+func newEncrypt(streams genericiooptions.IOStreams, conn *connection) *cobra.Command {
+	o := encryptOptions{streams: streams, conn: conn, now: time.Now, output: outputFlag{forms: []string{"yaml", "json"}}}
+	cmd := &cobra.Command{
+		Use:   "encrypt (NAME | -f PATH) [-n NAMESPACE] [--from-file [KEY=]PATH] [-w FILE]",
+		Short: "Encrypt values into an EncryptedSecret that is safe to commit",
+		Long: `Encrypt values into an EncryptedSecret that is safe to commit.
+
+Each value is sealed to the recipients, and bound to its namespace, name, key,
+readers and kind of delivery: anywhere else it is refused. Only public keys are
+needed; no cluster is asked.
+
+Values come from files, standard input or a hidden prompt. --from-literal is
+there for values that are no secret yet: the command line is seen by shell history
+(a leading space may keep it out) and by everybody who may list processes.
+
+With -w FILE, the manifest is created in the file, or merged into it: only the
+keys that are named change, and they are sealed for the scope, workloads and
+delivery that the manifest has. An unchanged value is sealed anew all the same,
+since only the private key could tell that it is unchanged: name the keys that
+changed, and the diff stays small.
+
+With -f PATH, v1/Secret documents become EncryptedSecrets that are delivered as
+those Secrets: a file, - for standard input, or a folder. With -w DIR, which
+must exist, each goes to a file of the same path below DIR.
+
+Recipients come from --recipient and --recipients-file, from $VSECM_RECIPIENTS,
+or from .vsecm.yaml, in this order; the namespace from -n, the input, .vsecm.yaml
+or the kubeconfig's current context. The rules of .vsecm.yaml are found by the path
+of -w, or of NAME.yaml in the working directory.
+
+Exit codes: 0 done, 1 error; after an error no file has changed.`,
+		Example: `  # A new manifest; the value comes from a hidden prompt
+  kubectl vsecm encrypt db -n shop --key password -w secrets/db.yaml
+
+  # From files, with one more reader than the workload db itself
+  kubectl vsecm encrypt db -n shop --from-file tls.key --workload db --workload backup > db.yaml
+
+  # Change one value, and leave the rest of the file as it is
+  pass show shop/db | kubectl vsecm encrypt db --key password -w secrets/db.yaml
+
+  # What kubectl would create, delivered as a Kubernetes Secret
+  kubectl create secret generic db --from-file=./password --dry-run=client -o yaml |
+    kubectl vsecm encrypt -f - -n shop
+
+  # Only the sealed value
+  printf %s "$PASSWORD" | kubectl vsecm encrypt --raw db -n shop --key password`,
+		Args: func(_ *cobra.Command, args []string) error { return o.takeArgs(args) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.spec.changed = cmd.Flags().Changed
+			return o.run(cmd.Context())
+		},
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	cmd.Flags().StringArrayVarP(&o.namespaces, "namespace", "n", nil, "The `NAMESPACE` to encrypt for; repeated, a document for each")
+	cmd.Flags().StringArrayVarP(&o.inputs, "filename", "f", nil, "Encrypt the v1/Secret documents in this `PATH`: a file, a folder, or - for standard input; may be repeated")
+	o.values.addTo(cmd)
+	cmd.Flags().BoolVar(&o.raw, "raw", false, "Print only the sealed value of --key")
+	o.spec.addTo(cmd)
+	o.recipients.addTo(cmd)
+	cmd.Flags().StringVarP(&o.write, "write", "w", "", "Create or change the manifest in this `FILE`")
+	o.output.addTo(cmd, "Form of the output")
+	return cmd
+}
+
+func (o *encryptOptions) takeArgs(args []string) error {
+	if len(args) > 1 {
+		return withHint(fmt.Errorf("%d names, where one is expected", len(args)), "see 'kubectl vsecm encrypt --help'")
+	}
+	if len(args) == 1 {
+		o.name = args[0]
+	}
+	return nil
+}
+
+func (o *encryptOptions) check() error {
+	switch {
+	case o.name == "" && len(o.inputs) == 0:
+		return withHint(errors.New("nothing to encrypt"), "give a NAME, or v1/Secret documents with -f")
+	case o.name != "" && len(o.inputs) > 0:
+		return errors.New("a NAME and -f exclude each other: the documents have names")
+	case len(o.inputs) > 0 && (o.values.any() || o.raw):
+		return errors.New("-f excludes --from-file, --from-literal, --from-env-file, --key and --raw")
+	case o.raw && o.values.key == "":
+		return withHint(errors.New("--raw needs the key that the value is for"), "name it with --key")
+	case o.raw && (o.write != "" || o.output.value != "" || len(o.namespaces) > 1 || len(o.values.files)+len(o.values.literals)+len(o.values.envFiles) > 0):
+		return errors.New("--raw takes one value, from standard input, for one namespace, and prints it alone: it excludes -w, -o and the other sources")
+	}
+	if o.name != "" {
+		if err := encrypt.ValidateName(o.name); err != nil {
+			return fmt.Errorf("name: %w", err)
+		}
+	}
+	for _, ns := range o.namespaces {
+		if err := encrypt.ValidateNamespace(ns); err != nil {
+			return fmt.Errorf("--namespace: %w", err)
+		}
+	}
+	return o.spec.check()
+}
+
+func (o *encryptOptions) run(ctx context.Context) error {
+	if err := o.check(); err != nil {
+		return err
+	}
+	p, err := findProject()
+	if err != nil {
+		return err
+	}
+	if len(o.inputs) > 0 {
+		return o.runDocuments(ctx, p)
+	}
+	return o.runValues(ctx, p)
+}
+
+// runValues encrypts single values under one name.
+func (o *encryptOptions) runValues(ctx context.Context, p *project) error {
+	path := o.name + ".yaml"
+	if o.write != "" {
+		path = o.write
+	}
+	rule := p.rule(path)
+	recipients, err := o.recipients.resolve(p, rule)
+	if err != nil {
+		return err
+	}
+	target, err := openTarget(o.write, o.output.value, rule.Namespace)
+	if err != nil {
+		return err
+	}
+	namespaces, err := o.namespacesFor(target, rule)
+	if err != nil {
+		return err
+	}
+	var drafts []*draft
+	for _, namespace := range namespaces {
+		d := &draft{object: o.spec.object(namespace, o.name, rule), recipients: recipients}
+		if m, exists := target.find(namespace, o.name); exists {
+			if err := o.spec.agrees(m); err != nil {
+				return err
+			}
+			d.object.Spec = m.Object.Spec
+		}
+		if err := d.check(); err != nil {
+			return err
+		}
+		drafts = append(drafts, d)
+	}
+
+	values, err := o.values.read(o.streams)
+	if err != nil {
+		return err
+	}
+	defer wipe(values)
+	for _, d := range drafts {
+		d.values = values
+	}
+	if err := sealAll(ctx, drafts, o.now()); err != nil {
+		return err
+	}
+	if o.raw {
+		_, err := fmt.Fprintln(o.streams.Out, drafts[0].sealed[o.values.key])
+		return err
+	}
+	for _, d := range drafts {
+		if err := target.put(d); err != nil {
+			return err
+		}
+	}
+	return target.save(o.streams)
+}
+
+// namespacesFor resolves the namespaces of a NAME: the flags, what the file has,
+// the project file, the kubeconfig.
+func (o *encryptOptions) namespacesFor(t *target, rule encrypt.Rule) ([]string, error) {
+	if len(o.namespaces) > 0 {
+		return o.namespaces, nil
+	}
+	switch has := t.namespaces(o.name); {
+	case len(has) == 1:
+		return has, nil
+	case len(has) > 1:
+		return nil, withHint(fmt.Errorf("%s has %s in more than one namespace", t.path, o.name), "name those that are meant with -n")
+	case rule.Namespace != "":
+		return []string{rule.Namespace}, nil
+	}
+	namespace, err := o.conn.namespace()
+	if err != nil {
+		return nil, err
+	}
+	return []string{namespace}, nil
+}
+
+// runDocuments encrypts v1/Secret documents.
+func (o *encryptOptions) runDocuments(ctx context.Context, p *project) error {
+	files, err := o.inputFiles()
+	if err != nil {
+		return err
+	}
+	targets, err := newTargets(o.write, o.output.value)
+	if err != nil {
+		return err
+	}
+	var (
+		drafts  []*draft
+		skipped int
+	)
+	resolve := o.resolveOnce(p)
+	for _, f := range files {
+		data, err := readBounded(o.streams, f.path, encrypt.MaxFileSize)
+		if err != nil {
+			return err
+		}
+		secrets, other, faults := encrypt.ReadSecrets(f.name(), data)
+		clear(data)
+		skipped += other
+		for _, s := range secrets {
+			defer s.Wipe() // when all are sealed
+		}
+		if len(faults) > 0 {
+			return faultsError(faults)
+		}
+		for _, s := range secrets {
+			more, err := o.draftsOf(s, f, p, targets, resolve)
+			if err != nil {
+				return fmt.Errorf("%s:%d: %w", s.File, s.Line, err)
+			}
+			drafts = append(drafts, more...)
+		}
+	}
+	if len(drafts) == 0 {
+		return fmt.Errorf("no v1/Secret among %d documents in %d files", skipped, len(files))
+	}
+	if err := sealAll(ctx, drafts, o.now()); err != nil {
+		return err
+	}
+	for _, d := range drafts {
+		if err := d.target.put(d); err != nil {
+			return err
+		}
+	}
+	if skipped > 0 {
+		fmt.Fprintf(o.streams.ErrOut, "note: %d documents of other kinds were left out\n", skipped)
+	}
+	return targets.save(o.streams)
+}
+
+// resolveOnce finds the recipients of each rule once: a folder may hold thousands
+// of documents.
+func (o *encryptOptions) resolveOnce(p *project) func(encrypt.Rule) ([]encrypt.Recipient, error) {
+	byRule := make(map[string][]encrypt.Recipient)
+	return func(rule encrypt.Rule) ([]encrypt.Recipient, error) {
+		if rs := byRule[rule.Path]; rs != nil {
+			return rs, nil
+		}
+		rs, err := o.recipients.resolve(p, rule)
+		byRule[rule.Path] = rs
+		return rs, err
+	}
+}
+
+func (o *encryptOptions) draftsOf(s *encrypt.Secret, f inputFile, p *project, targets *targets, resolve func(encrypt.Rule) ([]encrypt.Recipient, error)) ([]*draft, error) {
+	t, err := targets.forInput(f, p)
+	if err != nil {
+		return nil, err
+	}
+	rule := p.rule(t.pathFor(f))
+	recipients, err := resolve(rule)
+	if err != nil {
+		return nil, err
+	}
+	namespaces, err := o.namespacesOf(s, rule)
+	if err != nil {
+		return nil, err
+	}
+	var drafts []*draft
+	for _, namespace := range namespaces {
+		if _, exists := t.find(namespace, s.Name); exists {
+			return nil, withHint(fmt.Errorf("%s already has %s/%s", t.path, namespace, s.Name), "remove it there first, or merge single keys with 'encrypt NAME -w'")
+		}
+		d := &draft{
+			object: o.spec.objectOf(s, namespace, rule), values: s.Data, recipients: recipients,
+			target: t, place: fmt.Sprintf("%s:%d", s.File, s.Line),
+		}
+		if err := d.check(); err != nil {
+			return nil, err
+		}
+		drafts = append(drafts, d)
+	}
+	return drafts, nil
+}
+
+// namespacesOf resolves the namespaces of a Secret.
+func (o *encryptOptions) namespacesOf(s *encrypt.Secret, rule encrypt.Rule) ([]string, error) {
+	switch {
+	case s.Namespace != "" && len(o.namespaces) > 0 && (len(o.namespaces) > 1 || o.namespaces[0] != s.Namespace):
+		return nil, fmt.Errorf("metadata.namespace: the document is for namespace %s, and -n says otherwise", s.Namespace)
+	case s.Namespace != "":
+		return []string{s.Namespace}, nil
+	case len(o.namespaces) > 0:
+		return o.namespaces, nil
+	case rule.Namespace != "":
+		return []string{rule.Namespace}, nil
+	}
+	namespace, err := o.conn.namespace()
+	if err != nil {
+		return nil, fmt.Errorf("metadata.namespace: %w", err)
+	}
+	return []string{namespace}, nil
+}
+
+// An inputFile is a file named with -f, or found below a folder named so.
+type inputFile struct {
+	path     string // to open; - for standard input
+	relative string // below the folder, or the file's own name
+}
+
+func (f inputFile) name() string {
+	if f.path == "-" {
+		return "standard input"
+	}
+	return f.path
+}
+
+func (o *encryptOptions) inputFiles() ([]inputFile, error) {
+	var files []inputFile
+	for _, input := range o.inputs {
+		if input == "-" {
+			files = append(files, inputFile{path: "-", relative: "stdin.yaml"})
+			continue
+		}
+		paths, err := manifestFiles(input)
+		if err != nil {
+			return nil, err
+		}
+		for _, path := range paths {
+			relative, err := filepath.Rel(input, path)
+			if err != nil || relative == "." {
+				relative = filepath.Base(path)
+			}
+			files = append(files, inputFile{path: path, relative: relative})
+		}
+	}
+	return files, nil
+}

@@ -1,0 +1,140 @@
+package cli
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+
+	"golang.org/x/term"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+
+	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
+)
+
+// readBounded reads a file, or standard input for "-", of at most most bytes.
+func readBounded(streams genericiooptions.IOStreams, path string, most int) ([]byte, error) {
+	if path == "-" {
+		return readAll(streams.In, "standard input", most)
+	}
+	return readFile(path, most)
+}
+
+func readFile(path string, most int) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readAll(f, path, most)
+}
+
+func readAll(in io.Reader, name string, most int) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(in, int64(most)+1))
+	if err != nil {
+		clear(data)
+		return nil, fmt.Errorf("reading %s: %w", name, err)
+	}
+	if len(data) > most {
+		clear(data)
+		return nil, fmt.Errorf("%s is larger than %d bytes", name, most)
+	}
+	return data, nil
+}
+
+func readRootKey(streams genericiooptions.IOStreams, path string) (*unseal.RootKey, error) {
+	text, err := readBounded(streams, path, unseal.MaxTextSize)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(text)
+	key, err := unseal.Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return key, nil
+}
+
+// A terminal asks a person. Its prompts go to standard error.
+type terminal struct {
+	fd  int
+	in  *bufio.Reader
+	out io.Writer
+}
+
+// terminalOf returns the terminal that standard input is, or nil.
+func terminalOf(streams genericiooptions.IOStreams) *terminal {
+	f, ok := streams.In.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return nil
+	}
+	return &terminal{fd: int(f.Fd()), in: bufio.NewReader(f), out: streams.ErrOut}
+}
+
+func (t *terminal) ask(prompt string) (string, error) {
+	fmt.Fprint(t.out, prompt)
+	line, err := t.in.ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", err
+	}
+	return strings.TrimSpace(line), nil
+}
+
+// askHidden asks twice, without echo, for a value of one line.
+func (t *terminal) askHidden(name string) ([]byte, error) {
+	value, err := t.readHidden("value of " + name + " (hidden): ")
+	if err != nil {
+		return nil, err
+	}
+	again, err := t.readHidden("the same again: ")
+	if err != nil {
+		clear(value)
+		return nil, err
+	}
+	defer clear(again)
+	if !bytes.Equal(value, again) {
+		clear(value)
+		return nil, errors.New("the two values differ")
+	}
+	return value, nil
+}
+
+func (t *terminal) readHidden(prompt string) ([]byte, error) {
+	state, err := term.GetState(t.fd)
+	if err != nil {
+		return nil, fmt.Errorf("reading from the terminal: %w", err)
+	}
+	// A person who interrupts the prompt gets their echo back.
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, os.Interrupt)
+	done := make(chan struct{})
+	defer close(done)
+	defer signal.Stop(interrupted)
+	go func() {
+		select {
+		case <-interrupted:
+			_ = term.Restore(t.fd, state)
+			fmt.Fprintln(t.out)
+			os.Exit(exitInterrupted)
+		case <-done:
+		}
+	}()
+
+	fmt.Fprint(t.out, prompt)
+	value, err := term.ReadPassword(t.fd)
+	fmt.Fprintln(t.out)
+	if err != nil {
+		return nil, fmt.Errorf("reading from the terminal: %w", err)
+	}
+	return value, nil
+}
+
+// isTerminal tells whether w is a terminal.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}

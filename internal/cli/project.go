@@ -1,0 +1,98 @@
+package cli
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
+)
+
+// A project is the .vsecm.yaml above the working directory. Where there is
+// none it is empty, and has no rules.
+type project struct {
+	root  string // absolute; empty where there is no project file
+	rules *encrypt.Project
+}
+
+func findProject() (*project, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return nil, err
+	}
+	for {
+		file := filepath.Join(dir, encrypt.ProjectFile)
+		data, err := readFile(file, encrypt.MaxProjectSize)
+		switch {
+		case err == nil:
+			rules, faults := encrypt.ParseProject(file, data)
+			if len(faults) > 0 {
+				return nil, faultsError(faults)
+			}
+			return &project{root: dir, rules: rules}, nil
+		case !errors.Is(err, fs.ErrNotExist):
+			return nil, err
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return &project{}, nil
+		}
+		dir = parent
+	}
+}
+
+// rule returns what the project says about a file; none where the file lies
+// outside.
+func (p *project) rule(file string) encrypt.Rule {
+	if p.root == "" {
+		return encrypt.Rule{}
+	}
+	absolute, err := filepath.Abs(file)
+	if err != nil {
+		return encrypt.Rule{}
+	}
+	// The root came from Getwd, which may show a symbolic link where file's
+	// path does not.
+	if dir, err := filepath.EvalSymlinks(filepath.Dir(absolute)); err == nil {
+		if root, err := filepath.EvalSymlinks(p.root); err == nil {
+			if relative, err := filepath.Rel(root, filepath.Join(dir, filepath.Base(absolute))); err == nil {
+				return p.ruleWithin(relative)
+			}
+		}
+	}
+	relative, err := filepath.Rel(p.root, absolute)
+	if err != nil {
+		return encrypt.Rule{}
+	}
+	return p.ruleWithin(relative)
+}
+
+func (p *project) ruleWithin(relative string) encrypt.Rule {
+	relative = filepath.ToSlash(relative)
+	if relative == ".." || strings.HasPrefix(relative, "../") {
+		return encrypt.Rule{}
+	}
+	return p.rules.Rule(relative)
+}
+
+// recipients returns a rule's recipients, those of its file included.
+func (p *project) recipients(r encrypt.Rule) ([]encrypt.Recipient, error) {
+	if r.RecipientsFile == "" {
+		return r.Recipients, nil
+	}
+	more, err := readRecipients(filepath.Join(p.root, filepath.FromSlash(r.RecipientsFile)))
+	if err != nil {
+		return nil, err
+	}
+	return append(more, r.Recipients...), nil
+}
+
+func readRecipients(file string) ([]encrypt.Recipient, error) {
+	data, err := readFile(file, encrypt.MaxRecipientsFileSize)
+	if err != nil {
+		return nil, err
+	}
+	return encrypt.ParseRecipients(file, data)
+}

@@ -1,0 +1,70 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
+)
+
+// recipientsVariable holds recipients, separated by commas or white space.
+const recipientsVariable = "VSECM_RECIPIENTS"
+
+// recipientFlags say whom to seal to. The first source that names anybody counts: the
+// flags, the environment, the project file.
+type recipientFlags struct {
+	recipients []string
+	files      []string
+}
+
+func (f *recipientFlags) addTo(cmd *cobra.Command) {
+	cmd.Flags().StringArrayVarP(&f.recipients, "recipient", "r", nil, "Seal to this `RECIPIENT` (age1…); may be repeated")
+	cmd.Flags().StringArrayVar(&f.files, "recipients-file", nil, "Seal to the recipients in this `FILE`, one a line; may be repeated")
+	_ = cmd.RegisterFlagCompletionFunc("recipient", cobra.NoFileCompletions)
+}
+
+func (f *recipientFlags) resolve(p *project, rule encrypt.Rule) ([]encrypt.Recipient, error) {
+	var all []encrypt.Recipient
+	for _, text := range f.recipients {
+		r, err := encrypt.ParseRecipient(text)
+		if err != nil {
+			return nil, fmt.Errorf("--recipient: %w", err)
+		}
+		all = append(all, r)
+	}
+	for _, file := range f.files {
+		rs, err := readRecipients(file)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, rs...)
+	}
+	if len(all) == 0 {
+		for _, text := range strings.FieldsFunc(os.Getenv(recipientsVariable), func(r rune) bool { return r == ',' || r == ' ' || r == '\n' || r == '\t' }) {
+			r, err := encrypt.ParseRecipient(text)
+			if err != nil {
+				return nil, fmt.Errorf("$%s: %w", recipientsVariable, err)
+			}
+			all = append(all, r)
+		}
+	}
+	if len(all) == 0 {
+		var err error
+		if all, err = p.recipients(rule); err != nil {
+			return nil, err
+		}
+	}
+	if len(all) == 0 {
+		return nil, withHint(errors.New("no recipients to seal to"),
+			"name one with --recipient, in $%s or in .vsecm.yaml; 'kubectl vsecm recipient' prints that of a root key", recipientsVariable)
+	}
+	unique, err := encrypt.UniqueRecipients(all)
+	if errors.Is(err, encrypt.ErrMixedRecipients) {
+		return nil, withHint(err, "name only hybrid or only classic recipients")
+	}
+	return unique, err
+}

@@ -1,0 +1,163 @@
+// Package cli is the plugin, kubectl vsecm: one file a verb.
+//
+// The rules of its user interface:
+//
+//   - What was asked for goes to standard output, everything else to standard
+//     error, so that output can be redirected into a file.
+//   - An error is one line, "error: …", that names the place; where there is a
+//     next step, a line "hint: …" follows. Every error goes through [Main].
+//   - Plaintext comes from standard input, files and a hidden prompt. It never
+//     appears in an error.
+//   - Nothing reads a kubeconfig but the verbs that need what is in it, when they need it.
+//   - After a failure no file has been created or changed.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+
+	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
+)
+
+// Exit codes of every verb.
+const (
+	exitOK          = 0
+	exitError       = 1
+	exitInterrupted = 130 // as shells have it: 128 and the number of SIGINT
+)
+
+const rootLong = `Encrypt secrets into YAML that is safe to commit, and work with the Safe that
+delivers them.
+
+Encrypting needs a public key only: no cluster, no network and no kubeconfig.`
+
+// Main runs the plugin with the arguments that follow its name, and returns its exit code.
+func Main(ctx context.Context, args []string, streams genericiooptions.IOStreams) int {
+	cmd := New(streams)
+	cmd.SetArgs(args)
+	err := cmd.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	report(streams.ErrOut, err)
+	return exitError
+}
+
+// New returns the plugin's command.
+func New(streams genericiooptions.IOStreams) *cobra.Command {
+	conn := newConnection()
+	cmd := &cobra.Command{
+		Use:           "kubectl-vsecm",
+		Short:         "Encrypt secrets into YAML that is safe to commit",
+		Long:          rootLong,
+		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl vsecm"},
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          noArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.SetIn(streams.In)
+	cmd.SetOut(streams.Out)
+	cmd.SetErr(streams.ErrOut)
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return withHint(err, "see '%s --help'", cmd.CommandPath())
+	})
+	cmd.SetUsageTemplate(usageTemplate)
+	conn.addFlags(cmd.PersistentFlags())
+	cmd.AddCommand(
+		newKeygen(streams),
+		newEncrypt(streams, conn),
+		newInspect(streams),
+		newValidate(streams),
+		newReveal(streams),
+		newRecipient(streams),
+		newOptions(streams),
+		newVersion(streams),
+	)
+	return cmd
+}
+
+// A hintError is an error with a next step.
+type hintError struct {
+	error
+	hint string
+}
+
+func (e hintError) Unwrap() error { return e.error }
+
+func withHint(err error, format string, args ...any) error {
+	return hintError{err, fmt.Sprintf(format, args...)}
+}
+
+// A silentError ends a verb that has said already what is wrong.
+type silentError struct{ error }
+
+func report(w io.Writer, err error) {
+	if errors.As(err, new(silentError)) {
+		return
+	}
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		fmt.Fprintln(w, "error:", line)
+	}
+	var hinted hintError
+	if errors.As(err, &hinted) {
+		fmt.Fprintln(w, "hint:", hinted.hint)
+	}
+}
+
+// faultsError reports faults a line each.
+func faultsError(faults []*encrypt.Fault) error {
+	errs := make([]error, len(faults))
+	for i, f := range faults {
+		errs[i] = f
+	}
+	return errors.Join(errs...)
+}
+
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if cmd.HasSubCommands() {
+		err := fmt.Errorf("unknown verb %q", args[0])
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			return withHint(err, "did you mean %s?", strings.Join(near, " or "))
+		}
+		return withHint(err, "see '%s --help'", cmd.CommandPath())
+	}
+	return withHint(fmt.Errorf("%q is one argument too many", args[0]), "see '%s --help'", cmd.CommandPath())
+}
+
+func exactArgs(n int, names string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == n {
+			return nil
+		}
+		return withHint(fmt.Errorf("want %s, got %d arguments", names, len(args)), "see '%s --help'", cmd.CommandPath())
+	}
+}
+
+// usageTemplate is cobra's without the connection flags, which 'options' lists,
+// as kubectl has it.
+const usageTemplate = `Usage:{{if .Runnable}}
+  {{.UseLine}}{{end}}{{if .HasAvailableSubCommands}}
+  {{.CommandPath}} VERB{{end}}{{if .HasExample}}
+
+Examples:
+{{.Example}}{{end}}{{if .HasAvailableSubCommands}}
+
+Verbs:{{range .Commands}}{{if (or .IsAvailableCommand (eq .Name "help"))}}
+  {{rpad .Name .NamePadding }} {{.Short}}{{end}}{{end}}{{end}}{{if and .HasAvailableLocalFlags .HasParent}}
+
+Flags:
+{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}{{if .HasAvailableSubCommands}}
+
+Use "{{.CommandPath}} VERB --help" for more about a verb, and "{{.CommandPath}} options"
+for the flags that say how to reach the cluster.{{end}}
+`

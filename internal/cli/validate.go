@@ -1,0 +1,211 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+
+	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
+)
+
+type validateOptions struct {
+	streams genericiooptions.IOStreams
+	now     func() time.Time
+	paths   []string
+	output  outputFlag
+}
+
+func newValidate(streams genericiooptions.IOStreams) *cobra.Command {
+	o := validateOptions{streams: streams, now: time.Now, output: outputFlag{forms: []string{"json", "yaml"}}}
+	cmd := &cobra.Command{
+		Use:   "validate PATH…",
+		Short: "Check manifests, for pull requests and CI",
+		Long: `Check every manifest in files and folders, as Safe will: that it is well formed,
+that each value is bound to the place where it stands, that no name is there twice,
+and what .vsecm.yaml demands: recipients, no retired keys, no plaintext Secrets.
+No key is needed, so whether a value opens is not known.
+
+Every fault is a line FILE:LINE: FIELD: what is wrong, on standard output.
+
+Exit codes: 0 no fault, 1 faults or another error.`,
+		Example: `  # Everything below the working directory
+  kubectl vsecm validate .
+
+  # What a commit is about to change
+  git diff --cached --name-only --diff-filter=d -z -- '*.yaml' | xargs -0 -r kubectl vsecm validate`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return withHint(errors.New("nothing to validate"), "name files or folders; . for everything here")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.paths = args
+			return o.run(cmd.Context())
+		},
+	}
+	o.output.addTo(cmd, "Form of the output")
+	return cmd
+}
+
+func (o validateOptions) run(ctx context.Context) error {
+	p, err := findProject()
+	if err != nil {
+		return err
+	}
+	var files []string
+	for _, path := range o.paths {
+		more, err := manifestFiles(path)
+		if err != nil {
+			return err
+		}
+		files = append(files, more...)
+	}
+	slices.Sort(files)
+	files = slices.Compact(files)
+
+	results := make([]checked, len(files))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i, file := range files {
+		group.Go(func() error {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			results[i] = o.check(p, file)
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+
+	faults := doubles(results)
+	objects := 0
+	for _, r := range results {
+		faults = append(faults, r.faults...)
+		objects += len(r.manifests)
+	}
+	slices.SortStableFunc(faults, func(a, b *encrypt.Fault) int { return strings.Compare(a.File, b.File) })
+	if err := o.print(faults); err != nil {
+		return err
+	}
+	fmt.Fprintf(o.streams.ErrOut, "%d files, %d manifests, %d faults\n", len(files), objects, len(faults))
+	if len(faults) > 0 {
+		return silentError{errors.New("there are faults")}
+	}
+	return nil
+}
+
+// checked is what was found in one file.
+type checked struct {
+	manifests []encrypt.Manifest
+	faults    []*encrypt.Fault
+}
+
+func (o validateOptions) check(p *project, file string) checked {
+	data, err := readFile(file, encrypt.MaxFileSize)
+	if err != nil {
+		return checked{faults: []*encrypt.Fault{{File: file, Err: err}}}
+	}
+	rule := p.rule(file)
+	ms := encrypt.ReadManifests(file, data, rule.Namespace)
+	c := checked{manifests: ms.Objects, faults: ms.Faults}
+	if rule.ForbidPlaintext {
+		for _, s := range ms.PlainSecrets {
+			c.faults = append(c.faults, &encrypt.Fault{File: file, Line: s.Line, Field: "kind", Namespace: s.Namespace, Name: s.Name,
+				Err: errors.New("a plaintext Secret, which .vsecm.yaml forbids here: encrypt it with 'kubectl vsecm encrypt -f'")})
+		}
+	}
+	want, err := p.recipients(rule)
+	if err != nil {
+		c.faults = append(c.faults, &encrypt.Fault{File: file, Err: err})
+	}
+	for _, m := range ms.Objects {
+		c.faults = append(c.faults, m.CheckValues(o.now())...)
+		c.faults = append(c.faults, p.checkKeys(m, want)...)
+	}
+	return c
+}
+
+// checkKeys tells which values are sealed to other keys than the project has
+// for them.
+func (p *project) checkKeys(m encrypt.Manifest, want []encrypt.Recipient) []*encrypt.Fault {
+	if p.rules == nil {
+		return nil
+	}
+	wanted := make([]encrypt.KeyID, 0, len(want))
+	for _, r := range want {
+		wanted = append(wanted, r.KeyID())
+	}
+	slices.Sort(wanted)
+	wanted = slices.Compact(wanted)
+	var faults []*encrypt.Fault
+	for _, key := range sortedKeys(m.Object.Spec.EncryptedData) {
+		info, err := encrypt.Inspect(m.Object.Spec.EncryptedData[key])
+		if err != nil {
+			continue // CheckValues has told
+		}
+		retired := slices.IndexFunc(info.KeyIDs, func(id encrypt.KeyID) bool { return slices.Contains(p.rules.RetiredKeys, id) })
+		switch {
+		case retired >= 0:
+			faults = append(faults, m.Fault(encrypt.DataField(key), fmt.Errorf("sealed to the retired key %s", info.KeyIDs[retired])))
+		case len(wanted) > 0 && !slices.Equal(info.KeyIDs, wanted):
+			faults = append(faults, m.Fault(encrypt.DataField(key), errors.New("sealed to other recipients than .vsecm.yaml has for this path")))
+		}
+	}
+	return faults
+}
+
+// doubles finds the names that stand in more than one place.
+func doubles(results []checked) []*encrypt.Fault {
+	type name struct{ namespace, name string }
+	first := make(map[name]encrypt.Manifest)
+	var faults []*encrypt.Fault
+	for _, r := range results {
+		for _, m := range r.manifests {
+			n := name{m.Object.Namespace, m.Object.Name}
+			if f, twice := first[n]; twice {
+				faults = append(faults, m.Fault("metadata.name", fmt.Errorf("%s/%s stands in %s:%d too", n.namespace, n.name, f.File, f.Line)))
+				continue
+			}
+			first[n] = m
+		}
+	}
+	return faults
+}
+
+func (o validateOptions) print(faults []*encrypt.Fault) error {
+	if o.output.value == "" {
+		for _, f := range faults {
+			if _, err := fmt.Fprintln(o.streams.Out, f); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	type fault struct {
+		File      string `json:"file"`
+		Line      int    `json:"line,omitempty"`
+		Field     string `json:"field,omitempty"`
+		Namespace string `json:"namespace,omitempty"`
+		Name      string `json:"name,omitempty"`
+		Message   string `json:"message"`
+	}
+	list := make([]fault, 0, len(faults))
+	for _, f := range faults {
+		list = append(list, fault{f.File, f.Line, f.Field, f.Namespace, f.Name, f.Err.Error()})
+	}
+	return printObject(o.streams.Out, o.output.value, list)
+}
+
+func sortedKeys(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }
