@@ -1,0 +1,210 @@
+package serve
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/vsecm/kubectl-vsecm/internal/audit"
+	"github.com/vsecm/kubectl-vsecm/internal/problem"
+)
+
+const (
+	// callTimeout bounds a call that is not a watch.
+	callTimeout = 10 * time.Second
+	// maxConnectionAge is when a connection is asked to close after its
+	// answer, so that a client is verified again, against the bundle of then.
+	maxConnectionAge = 30 * time.Minute
+	// maxStreams bounds the requests that one HTTP/2 connection has open.
+	maxStreams = 100
+)
+
+// A connection is what is known of a client's connection.
+type connection struct {
+	opened time.Time
+	// The certificate is the connection's, so it is read once.
+	once sync.Once
+	peer *peer
+	err  error
+}
+
+type connectionKey struct{}
+
+// A call is one request to the workload API, and what its log line and its
+// metrics will say.
+type call struct {
+	id      string
+	route   string
+	actor   string
+	verb    string
+	object  string
+	outcome string
+	code    int
+	peer    *peer // nil: anonymous
+}
+
+func (s *Server) apiServer() *http.Server {
+	srv := s.plainServer(http.HandlerFunc(s.api))
+	srv.TLSConfig = s.tlsConfig()
+	srv.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: maxStreams}
+	srv.ConnContext = func(ctx context.Context, _ net.Conn) context.Context {
+		return context.WithValue(ctx, connectionKey{}, &connection{opened: s.now()})
+	}
+	return srv
+}
+
+// api answers a request to the workload API: it finds out who calls, lets the
+// route answer, and accounts for it.
+func (s *Server) api(w http.ResponseWriter, r *http.Request) {
+	start := s.now()
+	c := &call{id: requestID(), route: "other", actor: audit.Anonymous, verb: verbOf(r.Method), object: "unknown"}
+	w.Header().Set("X-Request-Id", c.id)
+	defer func() {
+		if v := recover(); v != nil {
+			s.Log.Error("a request failed", "request", c.id, "panic", panicText(v), "stack", string(debug.Stack()))
+			c.refuse(w, problem.Internal, "")
+		}
+		s.metrics.observe(c.route, c.code, s.now().Sub(start))
+		s.Audit.Note(audit.Entry{
+			Time: start, RequestID: c.id, Actor: c.actor, Verb: c.verb, Object: c.object, Outcome: c.outcome,
+		})
+	}()
+	if !s.identify(w, r, c) {
+		return
+	}
+	switch r.URL.Path {
+	case "/v1/secrets":
+		c.route, c.object = "secrets", "secrets"
+		if c.acceptGET(w, r) {
+			s.secrets(w, r, c)
+		}
+	case "/v1/recipient":
+		c.route, c.object = "recipient", "recipient"
+		if c.acceptGET(w, r) {
+			c.answerJSON(w, s.Recipient())
+		}
+	case "/v1/seal-status":
+		c.route, c.object = "seal-status", "seal-status"
+		if c.acceptGET(w, r) {
+			c.answerJSON(w, sealStatus{State: "unsealed"})
+		}
+	default:
+		c.refuse(w, problem.NotFound, "the workload API has no such path")
+	}
+}
+
+// sealStatus is the answer of GET /v1/seal-status.
+type sealStatus struct {
+	State string `json:"state"` // uninitialised, sealed or unsealed
+}
+
+// identify reads the connection's certificate into c. One that expired after
+// the handshake is refused whatever the call, and its connection is closed.
+func (s *Server) identify(w http.ResponseWriter, r *http.Request, c *call) bool {
+	conn := r.Context().Value(connectionKey{}).(*connection)
+	conn.once.Do(func() { conn.peer, conn.err = s.peerOf(r.TLS.PeerCertificates) })
+	if conn.err != nil {
+		s.Log.Error("a request failed", "request", c.id, "error", conn.err)
+		c.refuse(w, problem.Internal, "")
+		return false
+	}
+	now := s.now()
+	if now.Sub(conn.opened) > maxConnectionAge {
+		closeAfter(w)
+	}
+	if conn.peer == nil {
+		return true
+	}
+	c.peer, c.actor = conn.peer, conn.peer.id.String()
+	if now.After(conn.peer.notAfter) {
+		closeAfter(w)
+		c.refuse(w, problem.Unauthorized, "the X.509-SVID has expired; connect again with a new one")
+		return false
+	}
+	return true
+}
+
+// closeAfter ends the connection after this answer; HTTP/2 sends GOAWAY for it.
+func closeAfter(w http.ResponseWriter) { w.Header().Set("Connection", "close") }
+
+// acceptGET refuses other methods, and a body, which no GET of ours has.
+func (c *call) acceptGET(w http.ResponseWriter, r *http.Request) bool {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		closeAfter(w)
+		c.refuse(w, problem.MethodNotAllowed, "this path takes GET and HEAD")
+		return false
+	}
+	if r.ContentLength != 0 {
+		closeAfter(w)
+		c.refuse(w, problem.BadRequest, "this call takes no body")
+		return false
+	}
+	return true
+}
+
+// refuse answers with a problem.
+func (c *call) refuse(w http.ResponseWriter, t problem.Type, detail string) {
+	c.outcome, c.code = string(t), t.Status()
+	problem.Write(w, t, detail, c.id)
+}
+
+// answer sends a body of JSON. A caller that is gone is no fault.
+func (c *call) answer(w http.ResponseWriter, body []byte) {
+	c.outcome, c.code = audit.OK, http.StatusOK
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	_, _ = w.Write(body)
+}
+
+// answerJSON is answer for values without a secret in them.
+func (c *call) answerJSON(w http.ResponseWriter, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	c.answer(w, append(body, '\n'))
+}
+
+// requestID returns 16 random hex digits. A client's own id is not taken over:
+// it could name another call in the audit log.
+func requestID() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// verbOf names a method in the audit log; methods are the client's to choose.
+func verbOf(method string) string {
+	switch method {
+	case http.MethodGet:
+		return "get"
+	case http.MethodHead:
+		return "head"
+	case http.MethodPost:
+		return "post"
+	default:
+		return "other"
+	}
+}
+
+// panicText describes a panic without its value, which might hold a secret,
+// unless it is the runtime's own.
+func panicText(v any) string {
+	if err, ok := v.(runtime.Error); ok {
+		return err.Error()
+	}
+	return fmt.Sprintf("%T", v)
+}

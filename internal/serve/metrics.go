@@ -1,0 +1,75 @@
+package serve
+
+import (
+	"log/slog"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+)
+
+// metrics of the workload API. Labels come from fixed lists: a client cannot
+// make a new series.
+type metrics struct {
+	requests          *prometheus.CounterVec
+	duration          *prometheus.HistogramVec
+	watches           prometheus.Gauge
+	refusedHandshakes prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer, source x509svid.Source) (*metrics, error) {
+	m := &metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "vsecm_http_requests_total",
+			Help: "Requests to the workload API, by route and HTTP status.",
+		}, []string{"route", "code"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "vsecm_http_request_duration_seconds",
+			Help:    "Time to answer a request to the workload API; that of route secrets-watch includes being held.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
+		}, []string{"route"}),
+		watches: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "vsecm_watches",
+			Help: "Watches that are held now.",
+		}),
+		refusedHandshakes: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "vsecm_tls_refused_total",
+			Help: "TLS handshakes with a client certificate that did not verify.",
+		}),
+	}
+	expiry := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "vsecm_svid_not_after_timestamp_seconds",
+		Help: "When Safe's own X.509-SVID expires, in Unix seconds; 0 when it has none.",
+	}, func() float64 {
+		svid, err := source.GetX509SVID()
+		if err != nil {
+			return 0
+		}
+		return float64(svid.Certificates[0].NotAfter.Unix())
+	})
+	for _, c := range []prometheus.Collector{m.requests, m.duration, m.watches, m.refusedHandshakes, expiry} {
+		if err := reg.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+func (m *metrics) observe(route string, code int, took time.Duration) {
+	m.requests.WithLabelValues(route, strconv.Itoa(code)).Inc()
+	m.duration.WithLabelValues(route).Observe(took.Seconds())
+}
+
+// metricsHandler serves GET /metrics.
+func (s *Server) metricsHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.Metrics, promhttp.HandlerOpts{
+		MaxRequestsInFlight: 4,
+		Timeout:             callTimeout,
+		ErrorLog:            slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn),
+	}))
+	return mux
+}

@@ -1,0 +1,97 @@
+package serve
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/vsecm/kubectl-vsecm/internal/audit"
+	"github.com/vsecm/kubectl-vsecm/internal/problem"
+)
+
+// syncTimeout bounds POST /v1/sync.
+const syncTimeout = 2 * time.Minute
+
+type actorKey struct{}
+
+// operatorServer serves the operator's calls on a Unix socket. Who may open
+// the socket (mode 0600) may make them.
+func (s *Server) operatorServer() *http.Server {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", s.audited("status", func(w http.ResponseWriter, _ *http.Request, c *call) {
+		c.answerJSON(w, s.Status())
+	}))
+	mux.HandleFunc("GET /v1/recipient", s.audited("recipient", func(w http.ResponseWriter, _ *http.Request, c *call) {
+		c.answerJSON(w, s.Recipient())
+	}))
+	mux.HandleFunc("POST /v1/sync", s.audited("sources", s.syncNow))
+	mux.HandleFunc("/", s.unknownOperatorCall)
+
+	srv := s.plainServer(http.MaxBytesHandler(mux, 0))
+	srv.WriteTimeout = syncTimeout + writeTimeout
+	srv.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
+		return context.WithValue(ctx, actorKey{}, socketActor(conn))
+	}
+	return srv
+}
+
+// audited wraps an operator's call: it is on record before it is done, and is
+// refused when that cannot be.
+func (s *Server) audited(object string, handle func(http.ResponseWriter, *http.Request, *call)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		c := newOperatorCall(w, r)
+		c.object = object
+		if object == "sources" {
+			c.verb = "sync"
+		}
+		if s.record(w, r, c, audit.Allowed) {
+			handle(w, r, c)
+		}
+	}
+}
+
+func (s *Server) unknownOperatorCall(w http.ResponseWriter, r *http.Request) {
+	c := newOperatorCall(w, r)
+	if s.record(w, r, c, string(problem.NotFound)) {
+		c.refuse(w, problem.NotFound, "the operator's socket has no such call")
+	}
+}
+
+func newOperatorCall(w http.ResponseWriter, r *http.Request) *call {
+	c := &call{id: requestID(), actor: r.Context().Value(actorKey{}).(string), verb: verbOf(r.Method), object: "unknown"}
+	w.Header().Set("X-Request-Id", c.id)
+	return c
+}
+
+// record writes a call's line, or answers that it could not.
+func (s *Server) record(w http.ResponseWriter, r *http.Request, c *call, outcome string) bool {
+	err := s.Audit.Record(r.Context(), audit.Entry{
+		Time: s.now(), RequestID: c.id, Actor: c.actor, Verb: c.verb, Object: c.object, Outcome: outcome,
+	})
+	if err != nil {
+		s.Log.Error("an operator's call was refused", "request", c.id, "error", err)
+		c.refuse(w, problem.Unavailable, "the call cannot be written to the audit log")
+		return false
+	}
+	return true
+}
+
+// syncNow fetches every source, and puts on record how that ended, too.
+func (s *Server) syncNow(w http.ResponseWriter, r *http.Request, c *call) {
+	ctx, cancel := context.WithTimeout(r.Context(), syncTimeout)
+	defer cancel()
+	err := s.Sync(ctx)
+	outcome := audit.OK
+	if err != nil {
+		outcome = audit.Failed
+	}
+	if !s.record(w, r, c, outcome) {
+		return
+	}
+	if err != nil {
+		c.refuse(w, problem.Unavailable, err.Error())
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}

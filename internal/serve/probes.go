@@ -1,0 +1,46 @@
+package serve
+
+import (
+	"io"
+	"net/http"
+)
+
+// live answers the liveness probe: the process serves.
+func (s *Server) live(w http.ResponseWriter, r *http.Request) {
+	if isProbe(w, r) {
+		probeAnswer(w, http.StatusOK, "ok\n")
+	}
+}
+
+// ready answers the readiness probe: 503 until the cache has seen every
+// object, and once Safe's own SVID has expired, since no workload could
+// connect then. The state of git never counts: what was delivered is served.
+func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
+	if !isProbe(w, r) {
+		return
+	}
+	svid, err := s.Source.GetX509SVID()
+	switch {
+	case err != nil || s.now().After(svid.Certificates[0].NotAfter):
+		probeAnswer(w, http.StatusServiceUnavailable, "the X.509-SVID has expired\n")
+	case !s.Cache.Synced():
+		probeAnswer(w, http.StatusServiceUnavailable, "the cache is being filled\n")
+	default:
+		probeAnswer(w, http.StatusOK, "ok\n")
+	}
+}
+
+func isProbe(w http.ResponseWriter, r *http.Request) bool {
+	if r.URL.Path != "/" || r.Method != http.MethodGet && r.Method != http.MethodHead {
+		probeAnswer(w, http.StatusNotFound, "only GET / is served here\n")
+		return false
+	}
+	return true
+}
+
+func probeAnswer(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, text)
+}

@@ -1,0 +1,253 @@
+package serve
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vsecm/kubectl-vsecm/internal/audit"
+	"github.com/vsecm/kubectl-vsecm/internal/cache"
+	"github.com/vsecm/kubectl-vsecm/internal/identity"
+	"github.com/vsecm/kubectl-vsecm/internal/problem"
+)
+
+// secrets answers GET /v1/secrets.
+func (s *Server) secrets(w http.ResponseWriter, r *http.Request, c *call) {
+	watch, ok := s.mayRead(w, r, c)
+	if !ok {
+		return
+	}
+	workload, known := c.peer.workload, r.Header.Get("If-None-Match")
+	if etag := s.Cache.ETag(workload); matches(known, etag) {
+		if !watch {
+			c.notModified(w, etag)
+			return
+		}
+		if !s.waitForChange(w, r, c, etag) {
+			return
+		}
+	}
+	if r.Method == http.MethodHead {
+		c.head(w, s.Cache.ETag(workload))
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), callTimeout)
+	defer cancel()
+	list, etag, err := s.Cache.Secrets(ctx, workload)
+	defer cache.Wipe(list)
+	if err != nil {
+		s.failed(w, c, err)
+		return
+	}
+	// What changed may have changed back while it was being read.
+	if matches(known, etag) {
+		c.notModified(w, etag)
+		return
+	}
+	body := encode(list)
+	defer clear(body)
+	c.object = objectOf(workload, list)
+	w.Header().Set("ETag", etag)
+	c.answer(w, body)
+}
+
+// mayRead judges who asks, and what for.
+func (s *Server) mayRead(w http.ResponseWriter, r *http.Request, c *call) (watch, ok bool) {
+	watch, err := watchWanted(r)
+	switch {
+	case c.peer == nil:
+		c.refuse(w, problem.Unauthorized, "this call needs an X.509-SVID as client certificate")
+	case c.peer.unknown != nil:
+		c.refuse(w, problem.Forbidden, c.peer.unknown.Error())
+	case err != nil:
+		c.refuse(w, problem.BadRequest, err.Error())
+	case !s.Cache.Synced():
+		// A part of a workload's secrets would look like all of them.
+		w.Header().Set("Retry-After", "1")
+		c.refuse(w, problem.Unavailable, "safe is starting")
+	default:
+		if watch {
+			c.route, c.verb = "secrets-watch", "watch"
+		}
+		return watch, true
+	}
+	return false, false
+}
+
+func watchWanted(r *http.Request) (bool, error) {
+	if r.URL.RawQuery == "" {
+		return false, nil
+	}
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return false, errors.New("the query is malformed")
+	}
+	values := query["watch"]
+	if len(query) != 1 || len(values) != 1 || values[0] != "1" && values[0] != "0" {
+		return false, errors.New("the only query is watch=1 or watch=0")
+	}
+	return values[0] == "1" && r.Method == http.MethodGet, nil
+}
+
+// waitForChange holds the request until the workload's secrets differ from
+// those of etag, and reports that. Otherwise it has answered: when the hold
+// ends, when Safe stops, and when the client's SVID expires.
+func (s *Server) waitForChange(w http.ResponseWriter, r *http.Request, c *call, etag string) bool {
+	if !s.watches.enter(c.peer.workload) {
+		w.Header().Set("Retry-After", "5")
+		c.refuse(w, problem.TooManyRequests, "this workload has too many watches open")
+		return false
+	}
+	defer s.watches.leave(c.peer.workload)
+	s.metrics.watches.Inc()
+	defer s.metrics.watches.Dec()
+
+	left := c.peer.notAfter.Sub(s.now())
+	hold := s.hold()
+	if left < hold {
+		hold = left
+		closeAfter(w)
+	}
+	// The server's own deadlines are those of a short call; and a read
+	// deadline that passes would end the request's context.
+	control := http.NewResponseController(w)
+	err := errors.Join(control.SetReadDeadline(time.Time{}), control.SetWriteDeadline(time.Now().Add(hold+writeTimeout)))
+	if err != nil {
+		s.failed(w, c, err)
+		return false
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), hold)
+	defer cancel()
+	defer context.AfterFunc(s.stopping, cancel)()
+
+	err = s.Cache.Wait(ctx, c.peer.workload, etag)
+	switch {
+	case err == nil:
+		return true
+	case ctx.Err() != nil:
+		if s.stopping.Err() != nil {
+			closeAfter(w)
+		}
+		c.notModified(w, etag)
+	default:
+		s.failed(w, c, err)
+	}
+	return false
+}
+
+// failed answers what kept Safe from reading secrets.
+func (s *Server) failed(w http.ResponseWriter, c *call, err error) {
+	switch {
+	case errors.Is(err, cache.ErrSealed):
+		c.refuse(w, problem.Sealed, "")
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		c.refuse(w, problem.Timeout, "")
+	default:
+		s.Log.Error("a request failed", "request", c.id, "error", err)
+		c.refuse(w, problem.Internal, "")
+	}
+}
+
+func (c *call) notModified(w http.ResponseWriter, etag string) {
+	c.outcome, c.code = audit.NotModified, http.StatusNotModified
+	w.Header().Set("ETag", etag)
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(http.StatusNotModified)
+}
+
+// head answers HEAD, without the length: to know it, values would have to be
+// decrypted.
+func (c *call) head(w http.ResponseWriter, etag string) {
+	c.outcome, c.code = audit.OK, http.StatusOK
+	w.Header().Set("ETag", etag)
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(http.StatusOK)
+}
+
+// matches reports whether an If-None-Match (RFC 9110, section 13.1.2) names
+// etag, which is in quotes and holds no comma.
+func matches(header, etag string) bool {
+	for part := range strings.SplitSeq(header, ",") {
+		part = strings.TrimSpace(part)
+		if part == "*" || strings.TrimPrefix(part, "W/") == etag {
+			return true
+		}
+	}
+	return false
+}
+
+// objectOf names what was delivered, for the audit log.
+func objectOf(w identity.Workload, list []cache.Secret) string {
+	var b strings.Builder
+	b.WriteString("secrets")
+	for _, secret := range list {
+		b.WriteByte(' ')
+		b.WriteString(w.Namespace)
+		b.WriteByte('/')
+		b.WriteString(secret.Name)
+	}
+	return b.String()
+}
+
+// encodedSize returns at least the bytes that encode writes.
+func encodedSize(list []cache.Secret) int {
+	const perSecret, perKey = 128, 8
+	size := 32
+	for _, secret := range list {
+		size += perSecret + 6*(len(secret.Name)+len(secret.Version))
+		for key, value := range secret.Data {
+			size += perKey + 6*len(key) + base64.StdEncoding.EncodedLen(len(value))
+		}
+	}
+	return size
+}
+
+// encode writes the answer into a buffer that never grows: what would be left
+// behind of it when it did could not be wiped.
+func encode(list []cache.Secret) []byte {
+	b := append(make([]byte, 0, encodedSize(list)), `{"secrets":[`...)
+	for i, secret := range list {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendString(append(b, `{"name":`...), secret.Name)
+		b = appendString(append(b, `,"version":`...), secret.Version)
+		b = append(b, `,"updated":"`...)
+		b = secret.Updated.UTC().AppendFormat(b, time.RFC3339)
+		b = append(b, `","data":{`...)
+		for j, key := range slices.Sorted(maps.Keys(secret.Data)) {
+			if j > 0 {
+				b = append(b, ',')
+			}
+			b = append(appendString(b, key), `:"`...)
+			b = base64.StdEncoding.AppendEncode(b, secret.Data[key])
+			b = append(b, '"')
+		}
+		b = append(b, "}}"...)
+	}
+	return append(b, "]}\n"...)
+}
+
+// appendString appends s as JSON: at most six bytes for each of s, and two.
+func appendString(b []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			quoted, err := json.Marshal(s)
+			if err != nil {
+				panic(err)
+			}
+			return append(b, quoted...)
+		}
+	}
+	b = append(b, '"')
+	b = append(b, s...)
+	return append(b, '"')
+}

@@ -1,0 +1,178 @@
+// Package serve is Safe's listeners: the workload API over SPIFFE mTLS, the
+// probes, the metrics, and the operator's Unix socket of local mode.
+//
+// # The workload API
+//
+//	GET /v1/secrets      a workload's secrets
+//	GET /v1/recipient    the public key, for anyone
+//	GET /v1/seal-status  whether Safe holds its root key, for anyone
+//
+// A workload is who its X.509-SVID says ([identity.Mapper]). One that is
+// known and has no secrets gets an empty list rather than 404: it can watch
+// for its first secret as for any change, and 404 keeps one meaning, that the
+// path does not exist. With ?watch=1 and an If-None-Match that still holds,
+// the answer waits for a change, for about a minute, and then is 304.
+//
+// HEAD gives the ETag and decrypts nothing. Errors are problems (see package
+// problem); every call but a probe's is one line of the audit log, written
+// when the call ends.
+package serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spiffe/go-spiffe/v2/workloadapi"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vsecm/kubectl-vsecm/internal/audit"
+	"github.com/vsecm/kubectl-vsecm/internal/cache"
+	"github.com/vsecm/kubectl-vsecm/internal/identity"
+)
+
+const (
+	readHeaderTimeout = 5 * time.Second
+	readTimeout       = 10 * time.Second
+	writeTimeout      = 30 * time.Second
+	idleTimeout       = 2 * time.Minute
+	maxHeaderBytes    = 16 << 10
+	// stopWait is how long Run waits for open requests when it ends.
+	stopWait = 10 * time.Second
+)
+
+// A Config is what Safe's listeners need. All fields are required, except
+// those of the operator's socket when there is none.
+type Config struct {
+	// Source gives Safe's own SVID, and the bundle that clients are verified
+	// with.
+	Source *workloadapi.X509Source
+	// Workloads maps clients' SPIFFE IDs. Its trust domain is Safe's.
+	Workloads *identity.Mapper
+	// Cache holds the secrets.
+	Cache *cache.Cache
+	// Recipient returns the public key to encrypt for.
+	Recipient func() Recipient
+
+	Audit *audit.Log
+	Log   *slog.Logger
+	// Metrics is registered with, and served.
+	Metrics *prometheus.Registry
+
+	// Status returns what GET /v1/status of the operator's socket shows, as
+	// a value for encoding/json. It holds no secret.
+	Status func() any
+	// Sync fetches every source now, for POST /v1/sync.
+	Sync func(context.Context) error
+}
+
+// A Recipient is the public half of the root key.
+type Recipient struct {
+	Recipient string `json:"recipient"` // age1pq1… or age1…
+	KeyID     string `json:"keyId"`
+}
+
+// Listeners are where a [Server] serves. Those that are nil are left out.
+type Listeners struct {
+	API       net.Listener // TLS is added to it
+	Liveness  net.Listener
+	Readiness net.Listener
+	Metrics   net.Listener
+	Operator  net.Listener // of [ListenOperator]
+}
+
+// A Server serves Safe's listeners.
+type Server struct {
+	Config
+	metrics *metrics
+	watches *watchLimit
+
+	// stopping ends when Run begins to stop, and with it every watch.
+	stopping context.Context
+	stop     context.CancelFunc
+
+	// Tests replace these.
+	now  func() time.Time
+	hold func() time.Duration
+}
+
+// New returns a server, and registers its metrics.
+func New(c Config) (*Server, error) {
+	stopping, stop := context.WithCancel(context.Background())
+	s := &Server{
+		Config:   c,
+		watches:  newWatchLimit(),
+		stopping: stopping,
+		stop:     stop,
+		now:      time.Now,
+		hold:     holdFor,
+	}
+	var err error
+	if s.metrics, err = newMetrics(c.Metrics, c.Source); err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	return s, nil
+}
+
+// Run serves until ctx ends or a listener fails, then ends every watch, lets
+// other requests finish for up to ten seconds, and closes the listeners. It is
+// called once.
+func (s *Server) Run(ctx context.Context, l Listeners) error {
+	defer s.stop()
+	group, ctx := errgroup.WithContext(ctx)
+	run := func(listener net.Listener, name string, srv *http.Server) {
+		if listener == nil {
+			return
+		}
+		serve := srv.Serve
+		if srv.TLSConfig != nil {
+			serve = func(l net.Listener) error { return srv.ServeTLS(l, "", "") }
+		}
+		group.Go(func() error {
+			if err := serve(listener); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("serve %s: %w", name, err)
+			}
+			return nil
+		})
+		group.Go(func() error {
+			<-ctx.Done()
+			s.stop()
+			return shutDown(srv, name)
+		})
+	}
+	run(l.API, "the workload API", s.apiServer())
+	run(l.Liveness, "liveness", s.plainServer(http.HandlerFunc(s.live)))
+	run(l.Readiness, "readiness", s.plainServer(http.HandlerFunc(s.ready)))
+	run(l.Metrics, "metrics", s.plainServer(s.metricsHandler()))
+	run(l.Operator, "the operator's socket", s.operatorServer())
+	return group.Wait()
+}
+
+// shutDown lets open requests finish, and cuts off those that do not.
+func shutDown(srv *http.Server, name string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), stopWait)
+	defer cancel()
+	if err := srv.Shutdown(ctx); err != nil {
+		return errors.Join(fmt.Errorf("stop %s: %w", name, err), srv.Close())
+	}
+	return nil
+}
+
+// plainServer returns a server whose every request is short. Its limits are
+// those of the other ones as well.
+func (s *Server) plainServer(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn),
+	}
+}
