@@ -109,14 +109,7 @@ func (b Binding) Validate() error {
 // body returns the text that the stanza carries. b is valid.
 func (b Binding) body() string {
 	var s strings.Builder
-	switch b.Scope {
-	case Strict:
-		s.WriteString(b.Namespace + "/" + b.Name + "/" + b.Key)
-	case Namespace:
-		s.WriteString(b.Namespace + "/*/*")
-	case Cluster:
-		s.WriteString("*/*/*")
-	}
+	s.WriteString(b.place())
 	if len(b.Workloads) > 0 {
 		s.WriteString("@" + strings.Join(slices.Sorted(slices.Values(b.Workloads)), ","))
 	}
@@ -127,6 +120,18 @@ func (b Binding) body() string {
 		s.WriteString("#" + b.TemplateSHA256)
 	}
 	return s.String()
+}
+
+// place returns the part of the body that says where.
+func (b Binding) place() string {
+	switch b.Scope {
+	case Strict:
+		return b.Namespace + "/" + b.Name + "/" + b.Key
+	case Namespace:
+		return b.Namespace + "/*/*"
+	default:
+		return "*/*/*"
+	}
 }
 
 // parseBody is the inverse of body; the parts that scope leaves open are empty

@@ -49,81 +49,22 @@ func sortFaults(faults []*Fault) {
 	})
 }
 
-// kind tells whether a document is of our group, and its kind. A kind or
-// version of ours that does not exist is a fault.
-func (d *decoder) kind(doc *yaml.Node) (kind string, ours bool) {
-	version := get(doc, "apiVersion")
-	if version == nil {
-		return "", false
-	}
-	group, _, _ := strings.Cut(version.Value, "/")
-	kindNode := get(doc, "kind")
-	if group != v1alpha1.Group {
-		if kindNode != nil && kindNode.Value == "List" {
-			d.listOfOurs(doc)
-		}
-		return "", false
-	}
-	if kindNode == nil {
-		d.faultf(doc, "kind", "missing")
-		return "", true
-	}
-	if version.Value != v1alpha1.APIVersion {
-		d.faultf(version, "apiVersion", "unknown version %s: want %s", quoteShort(version.Value), v1alpha1.APIVersion)
-		return "", true
-	}
-	switch kindNode.Value {
-	case v1alpha1.KindEncryptedSecret, "GitSource":
-		return kindNode.Value, true
-	}
-	d.faultf(kindNode, "kind", "unknown kind %s: want %s", quoteShort(kindNode.Value), v1alpha1.KindEncryptedSecret)
-	return "", true
-}
-
-// listOfOurs reports a List that holds manifests: to skip it in silence would
-// leave their author waiting.
-func (d *decoder) listOfOurs(doc *yaml.Node) {
-	items := get(doc, "items")
-	if items == nil || items.Kind != yaml.SequenceNode {
-		return
-	}
-	for _, item := range items.Content {
-		if v := get(item, "apiVersion"); v != nil && strings.HasPrefix(v.Value, v1alpha1.Group+"/") {
-			d.faultf(item, "items", "a List is not read: write each %s as a document of its own", v1alpha1.KindEncryptedSecret)
-			return
-		}
-	}
-}
-
-func (d *decoder) plainSecret(doc *yaml.Node) (PlainSecret, bool) {
-	version, kind := get(doc, "apiVersion"), get(doc, "kind")
-	if version == nil || kind == nil || version.Value != "v1" || kind.Value != "Secret" {
-		return PlainSecret{}, false
-	}
-	p := PlainSecret{File: d.file, Line: doc.Line}
-	if metadata := get(doc, "metadata"); metadata != nil {
-		if n := get(metadata, "namespace"); n != nil {
-			p.Namespace = n.Value
-		}
-		if n := get(metadata, "name"); n != nil {
-			p.Name = n.Value
-		}
-	}
-	return p, true
-}
-
 // encryptedSecret reads a document; ok is false where it has a fault.
 func (d *decoder) encryptedSecret(doc *yaml.Node, defaultNamespace string) (m Manifest, ok bool) {
 	d.lines = make(map[string]int)
 	o := &v1alpha1.EncryptedSecret{}
 	// The name goes first, wherever it stands: every fault is to carry it.
 	d.namespace = defaultNamespace
+	// What is no name is left to the faults, which quote it.
 	if metadata := get(doc, "metadata"); metadata != nil {
-		if n := get(metadata, "name"); n != nil {
+		if n := get(metadata, "name"); n != nil && ValidateName(n.Value) == nil {
 			d.name = n.Value
 		}
 		if n := get(metadata, "namespace"); n != nil {
-			d.namespace = n.Value
+			d.namespace = ""
+			if ValidateNamespace(n.Value) == nil {
+				d.namespace = n.Value
+			}
 		}
 	}
 
@@ -284,8 +225,8 @@ func (d *decoder) whole(doc *yaml.Node, o *v1alpha1.EncryptedSecret) {
 func (d *decoder) labels(n *yaml.Node, field string) map[string]string {
 	labels := d.stringMap(n, field)
 	for _, name := range slices.Sorted(maps.Keys(labels)) {
-		d.check(n, child(field, name), invalid(name, validation.IsQualifiedName(name)))
-		d.check(n, child(field, name), invalid(labels[name], validation.IsValidLabelValue(labels[name])))
+		d.checkEntry(child(field, name), invalid(name, validation.IsQualifiedName(name)))
+		d.checkEntry(child(field, name), invalid(labels[name], validation.IsValidLabelValue(labels[name])))
 	}
 	return labels
 }
@@ -295,7 +236,7 @@ func (d *decoder) annotations(n *yaml.Node, field string) map[string]string {
 	annotations := d.stringMap(n, field)
 	size := 0
 	for _, name := range slices.Sorted(maps.Keys(annotations)) {
-		d.check(n, child(field, name), invalid(name, validation.IsQualifiedName(strings.ToLower(name))))
+		d.checkEntry(child(field, name), invalid(name, validation.IsQualifiedName(strings.ToLower(name))))
 		size += len(name) + len(annotations[name])
 	}
 	if size > most {
@@ -330,7 +271,7 @@ func (d *decoder) mapping(n *yaml.Node, field string, known func(name, field str
 	seen := make(map[string]int, len(n.Content)/2)
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
-		if key.Kind != yaml.ScalarNode || key.ShortTag() != "!!str" || !d.plain(key, field) {
+		if key.Kind != yaml.ScalarNode || key.ShortTag() != "!!str" || oldBoolean(key) || !d.plain(key, field) {
 			d.faultf(key, field, "a field's name is text, not %s", describe(key))
 			continue
 		}
@@ -349,7 +290,7 @@ func (d *decoder) mapping(n *yaml.Node, field string, known func(name, field str
 }
 
 func (d *decoder) text(n *yaml.Node, field string) string {
-	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!str" {
+	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!str" || oldBoolean(n) {
 		d.faultf(n, field, "want text, not %s", describe(n))
 		return ""
 	}
@@ -389,6 +330,24 @@ func (d *decoder) check(n *yaml.Node, field string, err error) {
 	}
 }
 
+// checkEntry is check for an entry that was read before.
+func (d *decoder) checkEntry(field string, err error) {
+	d.check(&yaml.Node{Line: d.lines[field]}, field, err)
+}
+
+// oldBoolean tells a scalar that kubectl, whose YAML is of version 1.1, reads as
+// true or false, and this package's library as text.
+func oldBoolean(n *yaml.Node) bool {
+	if n.Kind != yaml.ScalarNode || n.Style != 0 {
+		return false
+	}
+	switch n.Value {
+	case "y", "Y", "yes", "Yes", "YES", "on", "On", "ON", "n", "N", "no", "No", "NO", "off", "Off", "OFF":
+		return true
+	}
+	return false
+}
+
 // plain refuses what would let a document say a thing in two ways, or grow when
 // it is read.
 func (d *decoder) plain(n *yaml.Node, field string) bool {
@@ -412,7 +371,14 @@ func describe(n *yaml.Node) string {
 	case yaml.AliasNode:
 		return "an alias"
 	case yaml.ScalarNode:
+		if oldBoolean(n) {
+			return "what some readers take for true or false (put it in quotes?)"
+		}
 		switch n.ShortTag() {
+		case "!!merge":
+			return "a merge key"
+		case "!!timestamp":
+			return "a date (put it in quotes?)"
 		case "!!null":
 			return "nothing"
 		case "!!int", "!!float":

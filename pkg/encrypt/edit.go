@@ -12,6 +12,8 @@ import (
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 )
 
 // ErrNoManifest is returned where a file holds no manifest of the name.
@@ -31,6 +33,9 @@ func SetValues(file string, data []byte, namespace, name string, values map[stri
 		return nil, err
 	}
 	entries := get(get(doc, "spec"), "encryptedData")
+	if field, err := fits(entries, values); err != nil {
+		return nil, &Fault{File: file, Line: entries.Line, Field: field, Namespace: namespace, Name: name, Err: err}
+	}
 	var splices []splice
 	for _, key := range slices.Sorted(maps.Keys(values)) {
 		s, err := spliceValue(data, entries, key, values[key])
@@ -44,6 +49,31 @@ func SetValues(file string, data []byte, namespace, name string, values map[stri
 		return nil, err
 	}
 	return edited, nil
+}
+
+// fits tells whether entries can hold values too, by the bounds of an object.
+func fits(entries *yaml.Node, values map[string]string) (field string, err error) {
+	keys, size := len(values), 0
+	for i := 0; i+1 < len(entries.Content); i += 2 {
+		key := entries.Content[i].Value
+		if _, replaced := values[key]; !replaced {
+			keys++
+			size += len(key) + len(entries.Content[i+1].Value)
+		}
+	}
+	for key, value := range values {
+		if err := ValidateKey(key); err != nil {
+			return DataField(key), err
+		}
+		size += len(key) + len(value)
+	}
+	switch {
+	case keys > MaxKeys:
+		err = fmt.Errorf("%d keys, of at most %d", keys, MaxKeys)
+	case size > MaxObjectSize:
+		err = fmt.Errorf("%d bytes, of at most %d: a cluster stores no larger object", size, MaxObjectSize)
+	}
+	return "spec.encryptedData", err
 }
 
 // AppendDocument returns data, a file of YAML documents, with one more.
@@ -67,7 +97,11 @@ func findManifest(file string, data []byte, namespace, name, defaultNamespace st
 	var found *yaml.Node
 	for _, doc := range documents {
 		d := decoder{file: file}
-		if kind, _ := d.kind(doc); kind != "EncryptedSecret" {
+		kind, _ := d.kind(doc)
+		if len(d.faults) > 0 {
+			return nil, d.faults[0]
+		}
+		if kind != v1alpha1.KindEncryptedSecret {
 			continue
 		}
 		m, ok := d.encryptedSecret(doc, defaultNamespace)
@@ -272,10 +306,11 @@ func lineBreak(data []byte) string {
 	return "\n"
 }
 
-// plainKey writes a key so that YAML reads it as text: 1 and true need quotes.
+// plainKey writes a key so that every YAML reads it as text: 1, true and yes
+// need quotes.
 func plainKey(key string) string {
-	var n yaml.Node
-	if err := yaml.Unmarshal([]byte(key), &n); err == nil && len(n.Content) == 1 && n.Content[0].ShortTag() == "!!str" && n.Content[0].Value == key {
+	text, err := yaml.Marshal(key)
+	if err == nil && string(text) == key+"\n" {
 		return key
 	}
 	return strconv.Quote(key)

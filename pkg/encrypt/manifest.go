@@ -2,14 +2,12 @@ package encrypt
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
-	"strconv"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
@@ -23,6 +21,8 @@ const (
 	// MaxObjectSize bounds the keys and sealed values of one object, in bytes:
 	// etcd takes no larger object.
 	MaxObjectSize = 1 << 20
+
+	maxTagDirectives = 100
 )
 
 // A Manifest is one valid EncryptedSecret document and where it stands.
@@ -105,9 +105,7 @@ func ReadManifests(file string, data []byte, defaultNamespace string) Manifests 
 		kind, ours := d.kind(doc)
 		switch {
 		case !ours:
-			if p, plain := d.plainSecret(doc); plain {
-				ms.PlainSecrets = append(ms.PlainSecrets, p)
-			}
+			ms.PlainSecrets = append(ms.PlainSecrets, d.plainSecrets(doc)...)
 			ms.Skipped++
 		case kind == v1alpha1.KindEncryptedSecret:
 			if m, ok := d.encryptedSecret(doc, defaultNamespace); ok {
@@ -129,8 +127,13 @@ func ReadManifests(file string, data []byte, defaultNamespace string) Manifests 
 }
 
 // mentionsUs tells a broken file that may be ours from the templates and notes
-// that lie in many a repository.
-func mentionsUs(data []byte) bool { return bytes.Contains(data, []byte(v1alpha1.Group+"/")) }
+// that lie in many a repository. Zeros are left out for UTF-16, which is what
+// PowerShell's > writes.
+func mentionsUs(data []byte) bool {
+	group := []byte(v1alpha1.Group + "/")
+	return bytes.Contains(data, group) ||
+		bytes.IndexByte(data, 0) >= 0 && bytes.Contains(bytes.ReplaceAll(data, []byte{0}, nil), group)
+}
 
 // readDocuments returns the root nodes of data, up to the place where it stops
 // being YAML. Nodes are all that is asked of the YAML library: it expands no
@@ -143,10 +146,12 @@ func readDocuments(file string, data []byte) ([]*yaml.Node, *Fault) {
 	if i := invalidUTF8(data); i >= 0 {
 		return nil, &Fault{File: file, Line: 1 + bytes.Count(data[:i], []byte("\n")), Err: errors.New("not UTF-8")}
 	}
-	// JSON allows tabs between tokens, which the YAML library does not take. In
-	// valid JSON a tab stands nowhere else.
-	if bytes.IndexByte(data, '\t') >= 0 && json.Valid(data) {
-		data = bytes.ReplaceAll(data, []byte("\t"), []byte(" "))
+	// The library takes quadratic time for them, and nobody's manifests have any.
+	if bytes.Count(data, []byte("%TAG")) > maxTagDirectives {
+		return nil, &Fault{File: file, Line: lineOf(data, "%TAG"), Err: fmt.Errorf("more than %d %%TAG directives", maxTagDirectives)}
+	}
+	if values := jsonValues(data); values != nil {
+		return readJSON(file, data, values)
 	}
 	var documents []*yaml.Node
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
@@ -176,60 +181,21 @@ func decode1(d *yaml.Decoder, doc *yaml.Node) (err error) {
 	return d.Decode(doc)
 }
 
-var yamlErrorLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
-
-// syntaxFault places an error of the YAML library. Its texts name what was
-// expected, and quote nothing but single characters and the names of anchors.
-func syntaxFault(file string, data []byte, err error) *Fault {
-	text := err.Error()
-	f := &Fault{File: file}
-	if m := yamlErrorLine.FindStringSubmatch(text); m != nil {
-		f.Line, _ = strconv.Atoi(m[1])
-		text = text[len(m[0]):]
-	}
-	if line := conflictLine(data); line > 0 {
-		f.Line, text = line, "unresolved merge conflict"
-	}
-	f.Err = fmt.Errorf("not valid YAML: %s", text)
-	return f
-}
-
-// conflictLine returns the line of git's first conflict mark, or 0.
-func conflictLine(data []byte) int {
-	line := 0
-	for text := range bytes.Lines(data) {
-		line++
-		if bytes.HasPrefix(text, []byte("<<<<<<< ")) {
-			return line
-		}
-	}
-	return 0
-}
-
-func invalidUTF8(data []byte) int {
-	if utf8.Valid(data) {
-		return -1
-	}
-	i := 0
-	for i < len(data) {
-		r, n := utf8.DecodeRune(data[i:])
-		if r == utf8.RuneError && n == 1 {
-			break
-		}
-		i += n
-	}
-	return i
-}
-
-// child returns the name of a field below another.
+// child returns the name of a field below another. Names that others chose go
+// to terminals and logs: odd ones are quoted, and endless ones cut.
 func child(parent, name string) string {
-	switch {
-	case strings.ContainsAny(name, ".[]") || name == "":
-		return fmt.Sprintf("%s[%s]", parent, quoteShort(name))
-	case len(name) > 64:
-		name = name[:64] + "…"
+	const most = 253 // as long as a key can be
+	plain := func(r rune) bool {
+		return r == '-' || r == '_' || r == '/' || r < utf8.RuneSelf && (unicode.IsLetter(r) || unicode.IsDigit(r))
 	}
-	if parent == "" {
+	switch {
+	case holdsPrivateKey(name):
+		return parent + "[(a private key)]"
+	case len(name) > most:
+		return fmt.Sprintf("%s[%q…]", parent, name[:most])
+	case name == "" || strings.ContainsFunc(name, func(r rune) bool { return !plain(r) }):
+		return fmt.Sprintf("%s[%q]", parent, name)
+	case parent == "":
 		return name
 	}
 	return parent + "." + name

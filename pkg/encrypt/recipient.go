@@ -58,7 +58,7 @@ func ParseRecipient(s string) (Recipient, error) {
 		err error
 	)
 	switch {
-	case strings.HasPrefix(s, "AGE-SECRET-KEY-"), strings.HasPrefix(s, "AGE-PLUGIN-"):
+	case holdsPrivateKey(s):
 		// Do not print it: the parsers of age quote what they were given.
 		return Recipient{}, errors.New("this is a private key, where a recipient (age1…) is expected")
 	case strings.HasPrefix(s, "age1pq1"):
@@ -139,9 +139,20 @@ func UniqueRecipients(rs []Recipient) ([]Recipient, error) {
 	return rs, nil
 }
 
-// quoteShort quotes text that somebody else chose, for an error message.
+// holdsPrivateKey tells whether an age identity stands in s, perhaps with something
+// before it (a blank, a quotation mark) that hides it from a look at its start.
+func holdsPrivateKey(s string) bool {
+	s = strings.ToUpper(s[:min(len(s), 128)]) // more of it is never shown
+	return strings.Contains(s, "AGE-SECRET-KEY-") || strings.Contains(s, "AGE-PLUGIN-")
+}
+
+// quoteShort quotes text that somebody else chose, for an error message. A
+// private key that went astray is not repeated.
 func quoteShort(s string) string {
 	const most = 64
+	if holdsPrivateKey(s) {
+		return "(a private key)"
+	}
 	if len(s) > most {
 		return fmt.Sprintf("%q…", s[:most])
 	}

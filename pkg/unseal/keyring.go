@@ -43,5 +43,11 @@ func (r *Keyring) Identity(id encrypt.KeyID) (age.Identity, bool) {
 	if !held {
 		return nil, false
 	}
-	return k.identity, true
+	return heldKey{k}, true
 }
+
+// A heldKey is a root key as an age identity. age's own would show itself to
+// whatever prints it.
+type heldKey struct{ *RootKey }
+
+func (h heldKey) Unwrap(stanzas []*age.Stanza) ([]byte, error) { return h.identity.Unwrap(stanzas) }

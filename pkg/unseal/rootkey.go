@@ -178,7 +178,7 @@ func (k *RootKey) KeyID() encrypt.KeyID { return k.recipient.KeyID() }
 
 // String shows the key id. It, and every other way in which Go prints a value,
 // keeps the key out of logs and errors.
-func (k *RootKey) String() string { return "root key " + string(k.KeyID()) }
+func (k RootKey) String() string { return "root key " + string(k.recipient.KeyID()) }
 
 // Format is as String for every verb.
-func (k *RootKey) Format(f fmt.State, _ rune) { fmt.Fprint(f, k.String()) }
+func (k RootKey) Format(f fmt.State, _ rune) { fmt.Fprint(f, k.String()) }
