@@ -1,0 +1,278 @@
+// Package cache holds what Safe serves workloads from: every EncryptedSecret,
+// indexed by who may read it, and the values that somebody has asked for.
+//
+// [Cache.Run] fills it from a store and follows the store's changes. Objects
+// are shared with the store and stay sealed. A value is decrypted when it is
+// first used, then kept encrypted under a key that only this process has, and
+// that [Cache.Seal] destroys; its plaintext lives as long as the request that
+// asked for it.
+//
+// # Versions
+//
+// Who may read an object, what its values must be bound to, and the values
+// themselves are always those of one and the same version of it. A version is
+// believed good until one of its values fails to open. When an object changes
+// that is being served, its new version must open first: if it does not, the
+// one before it goes on being served, and readers notice nothing. An object
+// that has no good version is left out. Either way nothing else is harmed; the
+// fault is logged once and counted.
+package cache
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/vsecm/kubectl-vsecm/internal/identity"
+	"github.com/vsecm/kubectl-vsecm/internal/store"
+	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
+)
+
+// ErrSealed says that the cache was sealed: it holds no value, and opens none.
+var ErrSealed = errors.New("sealed")
+
+// A Secret is an object as a workload gets it.
+type Secret struct {
+	// Name is the object's name. Its namespace is the workload's.
+	Name string
+	// Version changes when, and only when, anything changes of what the
+	// workload gets or what it is bound to: 16 hex digits, the same on every
+	// replica.
+	Version string
+	// Updated is when the newest of the values was sealed, by the clock of
+	// whoever sealed it; UTC, in whole seconds. Zero if there are no values.
+	Updated time.Time
+	// Data holds the values in plaintext. They are the caller's: [Wipe] them.
+	Data map[string][]byte
+}
+
+// Wipe overwrites the values of secrets. Call it as soon as they were used.
+func Wipe(secrets []Secret) {
+	for _, s := range secrets {
+		for _, value := range s.Data {
+			clear(value)
+		}
+	}
+}
+
+// A Cache serves secrets to workloads. It is safe for concurrent use.
+type Cache struct {
+	keys    encrypt.Keys
+	log     *slog.Logger
+	metrics metrics
+	vault   *vault
+	synced  atomic.Bool
+
+	// anew holds a token when there may be other times at which to try again.
+	anew chan struct{}
+
+	mu        sync.RWMutex
+	objects   map[store.Key]*object
+	audiences map[identity.Workload]*audience
+	sealed    bool
+}
+
+// New returns an empty cache that opens values with keys, and registers its
+// metrics with reg.
+func New(keys encrypt.Keys, reg prometheus.Registerer, log *slog.Logger) *Cache {
+	c := &Cache{
+		keys:      keys,
+		log:       log,
+		vault:     newVault(),
+		anew:      make(chan struct{}, 1),
+		objects:   make(map[store.Key]*object),
+		audiences: make(map[identity.Workload]*audience),
+	}
+	c.metrics = c.register(reg)
+	return c
+}
+
+// Synced tells whether every object that existed when Run began is in.
+func (c *Cache) Synced() bool { return c.synced.Load() }
+
+// ETag returns a strong entity tag, in quotes, of what w may read. It is made
+// from versions alone, so nothing is decrypted, and replicas that hold the
+// same objects and found the same ones unreadable agree on it.
+func (c *Cache) ETag(w identity.Workload) string {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.audiences[w].tag()
+}
+
+// Secrets returns what w may read, sorted by name, and its entity tag. The
+// caller must [Wipe] it. What cannot be read is left out, without an error;
+// errors are ctx's, and [ErrSealed].
+func (c *Cache) Secrets(ctx context.Context, w identity.Workload) ([]Secret, string, error) {
+	versions, err := c.readable(w)
+	if err != nil {
+		return nil, "", err
+	}
+	secrets := make([]Secret, 0, len(versions))
+	read := make([]*version, 0, len(versions))
+	for _, v := range versions {
+		for v != nil {
+			s, fault, err := c.read(ctx, v)
+			if err != nil {
+				Wipe(secrets)
+				return nil, "", err
+			}
+			c.judge(v, fault)
+			if fault == nil {
+				secrets, read = append(secrets, s), append(read, v)
+				break
+			}
+			v = c.instead(w, v)
+		}
+	}
+	return secrets, tagOf(read), nil
+}
+
+// readable returns the versions that w is served.
+func (c *Cache) readable(w identity.Workload) ([]*version, error) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if c.sealed {
+		return nil, ErrSealed
+	}
+	if a := c.audiences[w]; a != nil {
+		return slices.Clone(a.versions), nil
+	}
+	return nil, nil
+}
+
+// instead returns the version that w is served of the object of v, which was
+// found unreadable; nil if there is none.
+func (c *Cache) instead(w identity.Workload, v *version) *version {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if a := c.audiences[w]; a != nil {
+		if i, ok := a.find(v); ok && a.versions[i] != v {
+			return a.versions[i]
+		}
+	}
+	return nil
+}
+
+// read returns the secret of v. What is wrong with v itself is a fault; an
+// error says that it could not be tried.
+func (c *Cache) read(ctx context.Context, v *version) (Secret, *fault, error) {
+	if v.invalid != nil {
+		return Secret{}, &fault{err: v.invalid}, nil
+	}
+	s := Secret{Name: v.key.Name, Version: v.id(), Data: make(map[string][]byte, len(v.values))}
+	for _, value := range v.values {
+		if err := ctx.Err(); err != nil {
+			Wipe([]Secret{s})
+			return Secret{}, nil, err
+		}
+		plaintext, sealedAt, err := c.vault.open(value.id, func() ([]byte, time.Time, error) { return c.unseal(v, value.key) })
+		if err != nil {
+			Wipe([]Secret{s})
+			if errors.Is(err, ErrSealed) {
+				return Secret{}, nil, err
+			}
+			return Secret{}, newFault(v, value.key, err), nil
+		}
+		s.Data[value.key] = plaintext
+		if sealedAt.After(s.Updated) {
+			s.Updated = sealedAt
+		}
+	}
+	return s, nil, nil
+}
+
+// unseal decrypts the value under key of v, and tells when it was sealed.
+func (c *Cache) unseal(v *version, key string) ([]byte, time.Time, error) {
+	sealed := v.object.Spec.EncryptedData[key]
+	plaintext, err := encrypt.Open(sealed, encrypt.BindingOf(v.object, key), c.keys, time.Now())
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	c.metrics.opened.Inc()
+	info, err := encrypt.Inspect(sealed)
+	if err != nil {
+		clear(plaintext)
+		return nil, time.Time{}, err
+	}
+	return plaintext, info.SealedAt, nil
+}
+
+// Wait returns nil as soon as the entity tag of w is another than etag, ctx's
+// error when ctx ends before that, and [ErrSealed] when the cache is sealed.
+func (c *Cache) Wait(ctx context.Context, w identity.Workload, etag string) error {
+	for {
+		changed, err := c.subscribe(w, etag)
+		if changed == nil {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+		c.unsubscribe(w)
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+}
+
+// subscribe returns what is closed when the tag of w changes, or nil when the
+// wait is over already.
+func (c *Cache) subscribe(w identity.Workload, etag string) (<-chan struct{}, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sealed {
+		return nil, ErrSealed
+	}
+	if c.audiences[w].tag() != etag {
+		return nil, nil
+	}
+	a := c.audience(w)
+	a.waiting++
+	if a.changed == nil {
+		a.changed = make(chan struct{})
+	}
+	return a.changed, nil
+}
+
+func (c *Cache) unsubscribe(w identity.Workload) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a := c.audiences[w]
+	a.waiting--
+	c.forgetIfEmpty(w, a)
+}
+
+// Seal destroys every value and the key that they were kept under, and ends
+// every Wait. The cache goes on following the store.
+func (c *Cache) Seal() {
+	c.vault.seal()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sealed = true
+	for _, a := range c.audiences {
+		a.wake()
+	}
+}
+
+// Unseal makes a sealed cache serve again. Objects that could not be read are
+// tried again, since the keys may be others.
+func (c *Cache) Unseal() {
+	c.vault.unseal()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sealed = false
+	for _, o := range c.objects {
+		if o.newest.invalid == nil {
+			before := o.served()
+			o.newest.fault = nil
+			c.reindex(before, o.served())
+		}
+	}
+}

@@ -1,0 +1,180 @@
+package cache
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vsecm/kubectl-vsecm/internal/store"
+)
+
+// Run fills the cache from s and follows the changes of s until ctx ends, whose
+// error it returns then, or until s can no longer be watched. What was learned
+// stays: Run may be called again after it returned, but not twice at a time.
+func (c *Cache) Run(ctx context.Context, s store.Store) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		seen := make(map[store.Key]bool)
+		return s.Watch(ctx, func(e store.Event) {
+			switch e.Type {
+			case store.Applied:
+				if seen != nil {
+					seen[e.Key] = true
+				}
+				c.arrived(ctx, newVersion(e.Object))
+			case store.Deleted:
+				c.gone(e.Key)
+			case store.Synced:
+				c.goneUnless(seen)
+				seen = nil
+				c.synced.Store(true)
+			}
+		})
+	})
+	group.Go(func() error { return c.tryLater(ctx) })
+	return group.Wait()
+}
+
+// arrived takes in a new version of an object. A version that would replace
+// one that is served must open first.
+func (c *Cache) arrived(ctx context.Context, v *version) {
+	served, done := c.admit(v)
+	if done {
+		return
+	}
+	// Retained, so that what is opened here is kept for the readers that the
+	// change wakes.
+	c.vault.retain(v.values)
+	defer c.vault.release(v.values)
+	f, err := c.try(ctx, v)
+	if f != nil {
+		// Then the one before goes on, if it is good itself.
+		if g, err := c.try(ctx, served); err == nil {
+			c.judge(served, g)
+		}
+	}
+
+	c.mu.Lock()
+	o := c.objects[v.key]
+	var last *version
+	switch {
+	case err != nil:
+		// Sealed, or ending: nothing is known of v, so it is believed.
+		last = o.fallback()
+	case f != nil:
+		v.fault, last = f, o.served()
+	default:
+		v.good = true
+	}
+	c.replace(v.key, v, last)
+	c.mu.Unlock()
+	if f != nil {
+		c.report(v, f, last)
+	}
+}
+
+// admit takes v in where nothing is to be opened for it. Otherwise it returns
+// the version that is served of the object.
+func (c *Cache) admit(v *version) (served *version, done bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	o := c.objects[v.key]
+	switch {
+	case o != nil && o.newest.digest == v.digest:
+		// Labels or annotations: the verdict stands. The new object is taken,
+		// since the store holds that one: two would cost twice the memory.
+		v.good, v.fault = o.newest.good, o.newest.fault
+		c.replace(v.key, v, o.last)
+	case o != nil && o.served() != nil:
+		return o.served(), false
+	default:
+		c.replace(v.key, v, nil)
+		if v.invalid != nil {
+			c.report(v, v.fault, nil)
+		}
+	}
+	return nil, true
+}
+
+// try tells whether v opens. An error says that it could not be tried.
+func (c *Cache) try(ctx context.Context, v *version) (*fault, error) {
+	s, f, err := c.read(ctx, v)
+	Wipe([]Secret{s})
+	return f, err
+}
+
+func (c *Cache) gone(key store.Key) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.replace(key, nil, nil)
+}
+
+// goneUnless forgets the objects that a watch did not tell at its beginning:
+// they were deleted while nobody watched.
+func (c *Cache) goneUnless(seen map[store.Key]bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for key := range c.objects {
+		if !seen[key] {
+			c.replace(key, nil, nil)
+		}
+	}
+}
+
+// tryLater tries again, when their time has come, the versions that were
+// sealed in the future.
+func (c *Cache) tryLater(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-c.anew:
+		case <-timer.C:
+		}
+		due, next := c.due(time.Now())
+		for _, v := range due {
+			f, err := c.try(ctx, v)
+			if err == nil {
+				c.judge(v, f)
+			}
+			// The clock may have been set back: look once more.
+			c.tryAnew()
+		}
+		timer.Stop()
+		if !next.IsZero() {
+			timer.Reset(time.Until(next))
+		}
+	}
+}
+
+// tryAnew makes tryLater look again at what there is to try.
+func (c *Cache) tryAnew() {
+	select {
+	case c.anew <- struct{}{}:
+	default:
+	}
+}
+
+// due returns the versions to try again now, and when the next one will be
+// due; zero if there is none.
+func (c *Cache) due(now time.Time) (due []*version, next time.Time) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if c.sealed {
+		return nil, time.Time{}
+	}
+	for _, o := range c.objects {
+		f := o.newest.fault
+		switch {
+		case f == nil || f.retry.IsZero():
+		case !f.retry.After(now):
+			due = append(due, o.newest)
+		case next.IsZero() || f.retry.Before(next):
+			next = f.retry
+		}
+	}
+	return due, next
+}

@@ -1,0 +1,139 @@
+package cache
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"hash"
+	"maps"
+	"slices"
+
+	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
+	"github.com/vsecm/kubectl-vsecm/internal/identity"
+	"github.com/vsecm/kubectl-vsecm/internal/store"
+	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
+)
+
+// A version is one state of an object: who may read it, what its values are
+// bound to, and the values.
+type version struct {
+	key     store.Key
+	object  *v1alpha1.EncryptedSecret // shared with the store
+	digest  [sha256.Size]byte
+	readers []identity.Workload
+	values  []value // sorted by key
+	invalid error   // why it is never to be opened
+
+	// Guarded by Cache.mu: whether all values were seen to open, or why they
+	// do not.
+	good  bool
+	fault *fault
+}
+
+// A value is one sealed value of a version; its bytes are in the object.
+type value struct {
+	key string
+	id  valueID
+}
+
+// A valueID is the SHA-256 over the binding that a value is expected to have
+// and its ciphertext: what opens under one id opens to the same plaintext.
+type valueID [sha256.Size]byte
+
+func newVersion(o *v1alpha1.EncryptedSecret) *version {
+	v := &version{key: store.KeyOf(o), object: o}
+	switch {
+	case len(o.Spec.Workloads) > encrypt.MaxWorkloads:
+		v.invalid = fmt.Errorf("%d workloads, of at most %d", len(o.Spec.Workloads), encrypt.MaxWorkloads)
+	case len(o.Spec.EncryptedData) > encrypt.MaxKeys:
+		v.invalid = fmt.Errorf("%d keys, of at most %d", len(o.Spec.EncryptedData), encrypt.MaxKeys)
+	}
+	if v.invalid != nil {
+		v.fault = &fault{err: v.invalid}
+	}
+	names := slices.Compact(slices.Sorted(slices.Values(o.Spec.Workloads)))
+	if len(names) == 0 {
+		names = []string{o.Name}
+	}
+
+	h := newHash("vsecm.com/version v1")
+	h.text(o.Namespace, o.Name)
+	h.number(len(names))
+	h.text(names...)
+	keys := slices.Sorted(maps.Keys(o.Spec.EncryptedData))
+	if v.invalid != nil {
+		for _, key := range keys {
+			h.text(key, o.Spec.EncryptedData[key])
+		}
+		v.digest = h.sum()
+		return v
+	}
+	for _, name := range names {
+		v.readers = append(v.readers, identity.Workload{Namespace: o.Namespace, Name: name})
+	}
+	v.values = make([]value, len(keys))
+	for i, key := range keys {
+		v.values[i] = value{key: key, id: idOf(encrypt.BindingOf(o, key), o.Spec.EncryptedData[key])}
+		h.text(key, string(v.values[i].id[:]))
+	}
+	v.digest = h.sum()
+	return v
+}
+
+// id returns the version as readers see it.
+func (v *version) id() string { return hex.EncodeToString(v.digest[:8]) }
+
+func idOf(b encrypt.Binding, sealed string) valueID {
+	h := newHash("vsecm.com/value v1")
+	h.text(string(b.Scope), b.Namespace, b.Name, b.Key, b.SecretType, b.TemplateSHA256)
+	h.number(len(b.Workloads))
+	h.text(slices.Sorted(slices.Values(b.Workloads))...)
+	h.text(sealed)
+	return h.sum()
+}
+
+// tagOf returns the entity tag of versions, of one namespace and sorted by name.
+func tagOf(versions []*version) string {
+	h := newHash("vsecm.com/etag v1")
+	for _, v := range versions {
+		h.text(v.key.Name, string(v.digest[:]))
+	}
+	sum := h.sum()
+	return `"` + hex.EncodeToString(sum[:16]) + `"`
+}
+
+// A canonicalHash is SHA-256 over parts that each come with their length, so
+// no two lists of parts give the same bytes.
+type canonicalHash struct {
+	hash  hash.Hash
+	piece [1024]byte // on its way into hash
+}
+
+// newHash returns a hash for one purpose, which is part of what is hashed.
+func newHash(purpose string) *canonicalHash {
+	h := &canonicalHash{hash: sha256.New()}
+	h.text(purpose)
+	return h
+}
+
+func (h *canonicalHash) number(n int) {
+	h.hash.Write(binary.BigEndian.AppendUint64(h.piece[:0], uint64(n)))
+}
+
+func (h *canonicalHash) text(parts ...string) {
+	for _, s := range parts {
+		h.number(len(s))
+		// A value may be long: it is hashed in pieces rather than copied.
+		for len(s) > 0 {
+			n := copy(h.piece[:], s)
+			h.hash.Write(h.piece[:n])
+			s = s[n:]
+		}
+	}
+}
+
+func (h *canonicalHash) sum() (sum [sha256.Size]byte) {
+	h.hash.Sum(sum[:0])
+	return sum
+}
