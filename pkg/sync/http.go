@@ -181,6 +181,11 @@ func httpError(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
+	// go-git's wrapper hides what it wraps from errors.Is and errors.As.
+	var hidden *plumbing.UnexpectedError
+	if errors.As(err, &hidden) {
+		err = hidden.Err
+	}
 	var timeout net.Error
 	switch {
 	case errors.Is(err, transport.ErrAuthenticationRequired), errors.Is(err, transport.ErrAuthorizationFailed):

@@ -1,0 +1,243 @@
+package sync_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/gitserver"
+	"github.com/vsecm/kubectl-vsecm/pkg/sync"
+)
+
+func TestPromise08_OnlyPlainFilesAreRead(t *testing.T) {
+	eachSource(t, func(t *testing.T, repo *gitserver.Repo, remote sync.Remote, dir string) {
+		good := repo.Blob(manifest("shop", "good", "QQ=="))
+		evil := repo.Blob(manifest("shop", "evil", "QQ=="))
+		link := repo.Blob("/etc/passwd")
+		sub := repo.RawTree([3]string{"100644", "in.yaml", evil})
+		other := repo.Commit(map[string]string{"x": "x"})
+		repo.CommitTree(repo.RawTree(
+			[3]string{"40000", "..", sub},
+			[3]string{"100644", "../../x.yaml", evil},
+			[3]string{"40000", ".GIT", sub},
+			[3]string{"40000", ".git", sub},
+			[3]string{"40000", ".hidden", repo.RawTree([3]string{"100644", "good.yaml", good})},
+			[3]string{"100644", `a\b.yaml`, evil},
+			[3]string{"100644", "bell\a.yaml", evil},
+			[3]string{"100644", "latin\xe9.yaml", evil},
+			[3]string{"120000", "link.yaml", link},
+			[3]string{"120000", "linked", link},
+			[3]string{"160000", "module", other},
+			[3]string{"100644", "notes.txt", evil},
+			[3]string{"10644", "odd.yaml", evil},
+			[3]string{"100755", "zgood.yml", repo.Blob(manifest("shop", "good2", "QQ=="))},
+		))
+		m := open(t, dir, remote, sync.Limits{})
+		tip := fetch(t, m, repo.Head())
+		x := sync.NewIndex("")
+		if got := step(t, x, m, tip); got != "+shop/good=QQ== +shop/good2=QQ==" {
+			t.Errorf("applied: %s", got)
+		}
+		var got []string
+		for _, s := range x.Skips() {
+			got = append(got, s.Path+": "+s.Reason)
+		}
+		want := []string{
+			"..: name climbs out of its directory", "..?..?x.yaml: name contains a separator",
+			".GIT: name belongs to git", ".git: name belongs to git", "a?b.yaml: name contains a separator",
+			"bell .yaml: name contains control characters", "latin .yaml: name is not UTF-8",
+			"link.yaml: symbolic link", "linked: symbolic link", "module: submodule", "odd.yaml: neither file nor directory",
+		}
+		if strings.Join(got, "\n") != strings.Join(want, "\n") {
+			t.Errorf("skips:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+		// And they are forgotten when they are gone.
+		next := repo.CommitTree(repo.RawTree([3]string{"100644", "good.yaml", good}))
+		fetch(t, m, next)
+		if got := step(t, x, m, sync.Revision(next)); got != "+shop/good=QQ== -shop/good2" {
+			t.Errorf("afterwards: %s", got)
+		}
+		if s := x.Skips(); len(s) > 0 {
+			t.Errorf("skips: %v", s)
+		}
+	})
+}
+
+func TestPromise08_NothingIsExecuted(t *testing.T) {
+	repo := gitserver.NewRepo(t)
+	mark := filepath.Join(t.TempDir(), "mark")
+	want := repo.Commit(map[string]string{
+		"a.yaml":         manifest("shop", "a", "QQ=="),
+		".gitattributes": "* filter=f\n",
+		".gitmodules":    "[submodule \"x\"]\n\turl = ext::touch " + mark + "\n\tpath = x\n",
+	})
+	for _, hook := range []string{"post-checkout", "pre-auto-gc", "reference-transaction", "post-index-change"} {
+		if err := os.WriteFile(filepath.Join(repo.Dir, "hooks", hook), []byte("#!/bin/sh\ntouch "+mark+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := os.OpenFile(filepath.Join(repo.Dir, "config"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(f, "[core]\n\tfsmonitor = touch %[1]s\n[filter \"f\"]\n\tsmudge = touch %[1]s\n[uploadpack]\n\tpackObjectsHook = touch %[1]s\n", mark)
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", t.TempDir()) // so that there is no git program either
+	m := open(t, t.TempDir(), sync.Remote{URL: repo.Dir}, sync.Limits{})
+	if got := step(t, sync.NewIndex(""), m, fetch(t, m, want)); got != "+shop/a=QQ==" {
+		t.Errorf("applied: %s", got)
+	}
+	if _, err := os.Stat(mark); err == nil {
+		t.Error("something of the repository was executed")
+	}
+}
+
+func TestLocalRepositoryIsNotLeft(t *testing.T) {
+	secret := gitserver.NewRepo(t)
+	tip := secret.Commit(map[string]string{"a.yaml": "secret"})
+	t.Run("alternates", func(t *testing.T) {
+		repo := gitserver.NewRepo(t)
+		repo.Commit(map[string]string{"x": "x"})
+		path := filepath.Join(repo.Dir, "objects/info/alternates")
+		os.WriteFile(path, []byte(secret.Dir+"/objects\n"), 0o644)
+		os.WriteFile(filepath.Join(repo.Dir, "refs/heads/main"), []byte(tip+"\n"), 0o644)
+		fails(t, open(t, t.TempDir(), sync.Remote{URL: repo.Dir}, sync.Limits{}), sync.ErrUnsupported)
+	})
+	t.Run("links", func(t *testing.T) {
+		repo := gitserver.NewRepo(t)
+		for _, name := range []string{tip[:2]} {
+			os.Symlink(filepath.Join(secret.Dir, "objects", name), filepath.Join(repo.Dir, "objects", name))
+		}
+		os.MkdirAll(filepath.Join(repo.Dir, "objects/pack"), 0o755)
+		os.WriteFile(filepath.Join(repo.Dir, "refs/heads/main"), []byte(tip+"\n"), 0o644)
+		m := open(t, t.TempDir(), sync.Remote{URL: repo.Dir}, sync.Limits{})
+		if _, err := m.Fetch(context.Background()); err == nil {
+			t.Error("a link was followed out of the repository")
+		}
+	})
+	t.Run("reference", func(t *testing.T) {
+		repo := gitserver.NewRepo(t)
+		os.WriteFile(filepath.Join(repo.Dir, "refs/heads/main"), []byte("ref: refs/heads/../../../repo.git/refs/heads/main\n"), 0o644)
+		m := open(t, t.TempDir(), sync.Remote{URL: repo.Dir}, sync.Limits{})
+		if _, err := m.Fetch(context.Background()); err == nil {
+			t.Error("a reference was followed out of the repository")
+		}
+	})
+	t.Run("git file", func(t *testing.T) {
+		dir := t.TempDir()
+		os.WriteFile(filepath.Join(dir, ".git"), []byte("gitdir: "+secret.Dir+"\n"), 0o644)
+		fails(t, open(t, t.TempDir(), sync.Remote{URL: dir}, sync.Limits{}), sync.ErrUnsupported)
+	})
+	t.Run("work tree", func(t *testing.T) {
+		dir := t.TempDir()
+		if out, err := exec.Command("git", "clone", "-q", "--no-local", secret.Dir, dir+"/w").CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		fetch(t, open(t, t.TempDir(), sync.Remote{URL: dir + "/w"}, sync.Limits{}), tip)
+	})
+	t.Run("no repository", func(t *testing.T) {
+		fails(t, open(t, t.TempDir(), sync.Remote{URL: t.TempDir()}, sync.Limits{}), sync.ErrNoRepository)
+	})
+}
+
+func TestMalformedObjectsAreErrors(t *testing.T) {
+	blob := "0123456789012345678901234567890123456789"
+	for name, tree := range map[string][][3]string{
+		"name twice": {{"100644", "a.yaml", blob}, {"100644", "a.yaml", blob}},
+		"bad mode":   {{"99", "a.yaml", blob}},
+		"no name":    {{"100644", "", blob}},
+		"short hash": {{"100644", "a.yaml", "01"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			repo := gitserver.NewRepo(t)
+			good := repo.Commit(map[string]string{"a.yaml": "1"})
+			m := open(t, t.TempDir(), sync.Remote{URL: repo.Dir}, sync.Limits{})
+			fetch(t, m, good)
+			repo.CommitTree(repo.RawTree(tree...))
+			fails(t, m, sync.ErrMalformed)
+			if got := changes(t, m, "", sync.Revision(good), ""); got != "+ a.yaml" {
+				t.Errorf("meanwhile: %s", got)
+			}
+		})
+	}
+}
+
+func TestDirectoriesThatNestTooDeep(t *testing.T) {
+	repo := gitserver.NewRepo(t)
+	deep := strings.Repeat("d/", 40) + "a.yaml"
+	m := open(t, t.TempDir(), sync.Remote{URL: repo.Dir}, sync.Limits{Depth: 5})
+	tip := fetch(t, m, repo.Commit(map[string]string{deep: "1", "d/d/d/d/a.yaml": "1", "b.yaml": "1"}))
+	if got := changes(t, m, "", tip, ""); got != "+ b.yaml\n+ d/d/d/d/a.yaml\n! d/d/d/d/d: directories nest deeper than 5" {
+		t.Errorf("changes: %s", got)
+	}
+}
+
+func TestTooManyFiles(t *testing.T) {
+	repo := gitserver.NewRepo(t)
+	files := map[string]string{}
+	for i := range 50 {
+		files[fmt.Sprintf("%d.yaml", i)] = ""
+	}
+	m := open(t, t.TempDir(), sync.Remote{URL: repo.Dir}, sync.Limits{Entries: 49})
+	tip := fetch(t, m, repo.Commit(files))
+	if _, err := m.Changes(context.Background(), "", tip, ""); !errors.Is(err, sync.ErrLimit) {
+		t.Errorf("changes: %v", err)
+	}
+}
+
+func TestHugeFilesAreSkippedAndNeverHeldInMemory(t *testing.T) {
+	const huge = 100 << 20
+	eachSource(t, func(t *testing.T, repo *gitserver.Repo, remote sync.Remote, dir string) {
+		half := noise(t, 3<<20)
+		content := strings.Repeat("0", huge)
+		tip := repo.Commit(map[string]string{
+			"a.yaml": manifest("shop", "a", "QQ=="), "huge.yaml": content, "big.yaml": half,
+			"huge.bin": content + half,
+		})
+		// A version that git stores as a delta of the huge one, and a small one after it.
+		tip = repo.Commit(map[string]string{"huge.yaml": content + half, "b.yaml": manifest("shop", "b", "QQ==")})
+		repo.Git("", "repack", "-adfq")
+		m := open(t, dir, remote, sync.Limits{})
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		fetch(t, m, tip)
+		runtime.ReadMemStats(&after)
+		if grown := after.Sys - before.Sys; grown > huge {
+			t.Errorf("fetching took %d MiB", grown>>20)
+		}
+		x := sync.NewIndex("")
+		if got := step(t, x, m, sync.Revision(tip)); got != "+shop/a=QQ== +shop/b=QQ==" {
+			t.Errorf("applied: %s", got)
+		}
+		if got := fmt.Sprint(x.Skips()); got != "[{big.yaml file is larger than 2097152 bytes} {huge.yaml file is larger than 2097152 bytes}]" {
+			t.Errorf("skips: %s", got)
+		}
+		next := fetch(t, m, repo.Commit(map[string]string{"huge.yaml": manifest("shop", "c", "QQ==")}))
+		if got := step(t, x, m, next); got != "+shop/c=QQ==" {
+			t.Errorf("repaired: %s", got)
+		}
+	})
+}
+
+func TestInflationBombIsRefused(t *testing.T) {
+	eachSource(t, func(t *testing.T, repo *gitserver.Repo, remote sync.Remote, dir string) {
+		m := open(t, dir, remote, sync.Limits{FetchBytes: 1 << 20, ObjectBytes: 64 << 10})
+		good := repo.Commit(map[string]string{"a.yaml": "1"})
+		fetch(t, m, good)
+		tree := repo.RawTree([3]string{"100644", strings.Repeat("x", 200<<10), repo.Blob("1")})
+		repo.CommitTree(tree)
+		fails(t, m, sync.ErrLimit)
+		if got := changes(t, m, "", sync.Revision(good), ""); got != "+ a.yaml" {
+			t.Errorf("meanwhile: %s", got)
+		}
+	})
+}
