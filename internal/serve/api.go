@@ -31,13 +31,16 @@ const (
 // A connection is what is known of a client's connection.
 type connection struct {
 	opened time.Time
-	// The certificate is the connection's, so it is read once.
+	// The certificate is the connection's, so it is verified once.
 	once sync.Once
 	peer *peer
 	err  error
 }
 
 type connectionKey struct{}
+
+// unverified is the actor of a call whose certificate proves nothing.
+const unverified = "unverified"
 
 // A call is one request to the workload API, and what its log line and its
 // metrics will say.
@@ -107,14 +110,18 @@ type sealStatus struct {
 	State string `json:"state"` // uninitialised, sealed or unsealed
 }
 
-// identify reads the connection's certificate into c. One that expired after
-// the handshake is refused whatever the call, and its connection is closed.
+// identify finds out from the connection's certificate who calls. One that
+// does not verify, or has expired since, is refused whatever the call, and its
+// connection is closed.
 func (s *Server) identify(w http.ResponseWriter, r *http.Request, c *call) bool {
 	conn := r.Context().Value(connectionKey{}).(*connection)
 	conn.once.Do(func() { conn.peer, conn.err = s.peerOf(r.TLS.PeerCertificates) })
 	if conn.err != nil {
-		s.Log.Error("a request failed", "request", c.id, "error", conn.err)
-		c.refuse(w, problem.Internal, "")
+		// Whoever the certificate names, it was not proven. A new connection
+		// is judged anew: Safe's bundle may be the one that is behind.
+		c.actor = unverified
+		closeAfter(w)
+		c.refuse(w, problem.Unauthorized, conn.err.Error())
 		return false
 	}
 	now := s.now()

@@ -14,10 +14,9 @@ import (
 // metrics of the workload API. Labels come from fixed lists: a client cannot
 // make a new series.
 type metrics struct {
-	requests          *prometheus.CounterVec
-	duration          *prometheus.HistogramVec
-	watches           prometheus.Gauge
-	refusedHandshakes prometheus.Counter
+	requests *prometheus.CounterVec
+	duration *prometheus.HistogramVec
+	watches  prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer, source x509svid.Source) (*metrics, error) {
@@ -35,10 +34,6 @@ func newMetrics(reg prometheus.Registerer, source x509svid.Source) (*metrics, er
 			Name: "vsecm_watches",
 			Help: "Watches that are held now.",
 		}),
-		refusedHandshakes: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "vsecm_tls_refused_total",
-			Help: "TLS handshakes with a client certificate that did not verify.",
-		}),
 	}
 	expiry := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "vsecm_svid_not_after_timestamp_seconds",
@@ -50,7 +45,7 @@ func newMetrics(reg prometheus.Registerer, source x509svid.Source) (*metrics, er
 		}
 		return float64(svid.Certificates[0].NotAfter.Unix())
 	})
-	for _, c := range []prometheus.Collector{m.requests, m.duration, m.watches, m.refusedHandshakes, expiry} {
+	for _, c := range []prometheus.Collector{m.requests, m.duration, m.watches, expiry} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

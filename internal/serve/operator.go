@@ -28,7 +28,7 @@ func (s *Server) operatorServer() *http.Server {
 	mux.HandleFunc("POST /v1/sync", s.audited("sources", s.syncNow))
 	mux.HandleFunc("/", s.unknownOperatorCall)
 
-	srv := s.plainServer(http.MaxBytesHandler(mux, 0))
+	srv := s.plainServer(mux)
 	srv.WriteTimeout = syncTimeout + writeTimeout
 	srv.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
 		return context.WithValue(ctx, actorKey{}, socketActor(conn))
@@ -44,6 +44,13 @@ func (s *Server) audited(object string, handle func(http.ResponseWriter, *http.R
 		c.object = object
 		if object == "sources" {
 			c.verb = "sync"
+		}
+		if r.ContentLength != 0 {
+			if s.record(w, r, c, string(problem.BadRequest)) {
+				closeAfter(w)
+				c.refuse(w, problem.BadRequest, "this call takes no body")
+			}
+			return
 		}
 		if s.record(w, r, c, audit.Allowed) {
 			handle(w, r, c)

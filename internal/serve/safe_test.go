@@ -86,8 +86,11 @@ type safe struct {
 
 	url, liveness, readiness, metricsURL, operator string
 
-	// ahead is how far the server's clock is before the real one.
-	ahead  atomic.Int64
+	// ahead is how far the server's clock is before the real one; stopped is
+	// what it shows when it stands still.
+	ahead   atomic.Int64
+	stopped atomic.Pointer[time.Time]
+
 	cancel context.CancelFunc
 	ended  chan error
 	once   sync.Once
@@ -136,7 +139,12 @@ func startSafe(t testing.TB, fill bool, options ...safeOption) *safe {
 		Status:  func() any { return map[string]any{"state": "fine"} },
 		Sync:    func(context.Context) error { return nil },
 	}))(t)
-	s.now = func() time.Time { return time.Now().Add(time.Duration(s.ahead.Load())) }
+	s.now = func() time.Time {
+		if at := s.stopped.Load(); at != nil {
+			return *at
+		}
+		return time.Now().Add(time.Duration(s.ahead.Load()))
+	}
 	for _, o := range options {
 		o(s)
 	}

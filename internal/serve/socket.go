@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // ErrSocketInUse says that another process serves the socket, or that the path
@@ -24,6 +26,11 @@ const socketMode = 0o600
 // The socket is never reachable with a wider mode, whatever the umask: it is
 // made in a directory of mode 0700, and renamed once its mode is right.
 func ListenOperator(path string) (net.Listener, error) {
+	// The kernel would not let anybody connect to a longer path, though a
+	// socket can be renamed to one.
+	if limit := len(unix.RawSockaddrUnix{}.Path); len(path) >= limit {
+		return nil, fmt.Errorf("operator socket: path of %d bytes, of at most %d", len(path), limit-1)
+	}
 	if err := checkSocket(path); err != nil {
 		return nil, err
 	}

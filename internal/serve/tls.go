@@ -10,46 +10,23 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
-	"github.com/vsecm/kubectl-vsecm/internal/audit"
 	"github.com/vsecm/kubectl-vsecm/internal/identity"
-	"github.com/vsecm/kubectl-vsecm/internal/problem"
 )
 
-// unverified is the actor of a handshake that failed: whoever the certificate
-// names, it was not proven.
-const unverified = "unverified"
-
 // tlsConfig asks clients for an X.509-SVID without demanding it, because some
-// calls are anyone's. A certificate that is shown must verify, and be of
-// Safe's own trust domain; whether one was shown is for each call to judge.
+// calls are anyone's. What was shown is verified when the connection's first
+// request comes ([Server.peerOf]), not in the handshake: the client of a
+// handshake that fails in TLS 1.3 often sees no more than a broken connection,
+// whereas a request is answered with the reason, and is on record. A certificate
+// that does not verify opens less than none at all.
 func (s *Server) tlsConfig() *tls.Config {
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS13,
 		GetCertificate: tlsconfig.GetCertificate(s.Source),
 		ClientAuth:     tls.RequestClientCert,
-		// Not VerifyPeerCertificate, which a resumed session skips. Sessions
-		// are not resumed at all: each connection proves its key anew.
-		VerifyConnection:       s.verifyConnection,
+		// Each connection proves its key anew.
 		SessionTicketsDisabled: true,
 	}
-}
-
-func (s *Server) verifyConnection(state tls.ConnectionState) error {
-	if len(state.PeerCertificates) == 0 {
-		return nil
-	}
-	id, _, err := x509svid.Verify(state.PeerCertificates, s.Source, x509svid.WithTime(s.now()))
-	if err == nil {
-		err = spiffeid.MatchMemberOf(s.Workloads.TrustDomain())(id)
-	}
-	if err != nil {
-		s.metrics.refusedHandshakes.Inc()
-		s.Audit.Note(audit.Entry{
-			Time: s.now(), Actor: unverified, Verb: "connect", Object: "workload-api", Outcome: string(problem.Unauthorized),
-		})
-		return fmt.Errorf("client certificate refused: %w", err)
-	}
-	return nil
 }
 
 // A peer is who showed a verified certificate.
@@ -62,15 +39,20 @@ type peer struct {
 	unknown  error
 }
 
-// peerOf returns the peer of a connection that passed verifyConnection, or nil
-// where it showed no certificate.
+// peerOf verifies the certificates that a connection showed, with the bundle
+// and at the time of now, and returns whose they are; nil where there are none.
+// An SVID that does not verify, or is not of Safe's own trust domain, is an
+// error, whose text is for the client.
 func (s *Server) peerOf(certs []*x509.Certificate) (*peer, error) {
 	if len(certs) == 0 {
 		return nil, nil
 	}
-	id, err := x509svid.IDFromCert(certs[0])
+	id, _, err := x509svid.Verify(certs, s.Source, x509svid.WithTime(s.now()))
 	if err != nil {
-		return nil, fmt.Errorf("read a verified SVID: %w", err)
+		return nil, fmt.Errorf("the client certificate does not verify: %w", err)
+	}
+	if err := spiffeid.MatchMemberOf(s.Workloads.TrustDomain())(id); err != nil {
+		return nil, fmt.Errorf("the client certificate is of another trust domain: %w", err)
 	}
 	p := &peer{id: id, notAfter: certs[0].NotAfter}
 	for _, c := range certs[1:] {
