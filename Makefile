@@ -53,6 +53,7 @@ soak: ## Kill Safe and its store 500 times in the middle of their work
 .PHONY: release
 release: ## Make the plugin's archives, their sums and krew's manifest in dist/
 	hack/release "$(if $(filter file,$(origin VERSION)),,$(VERSION))" dist
+	hack/check-reproducible
 
 .PHONY: clean
 clean: ## Remove what these commands made

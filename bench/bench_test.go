@@ -35,12 +35,12 @@ func TestInTurnsStopsWhereWorkWasNotDone(t *testing.T) {
 
 func TestMedian(t *testing.T) {
 	for _, tc := range []struct {
-		times []time.Duration
-		want  time.Duration
+		times []duration
+		want  duration
 	}{
-		{[]time.Duration{7}, 7},
-		{[]time.Duration{9, 1, 2}, 2},
-		{[]time.Duration{4, 100, 2, 1}, 3},
+		{[]duration{7}, 7},
+		{[]duration{9, 1, 2}, 2},
+		{[]duration{4, 100, 2, 1}, 3},
 	} {
 		if got := median(tc.times); got != tc.want {
 			t.Errorf("median of %v is %v, want %v", tc.times, got, tc.want)
@@ -53,9 +53,10 @@ func TestRowSaysWhetherItsAimIsMet(t *testing.T) {
 		row  row
 		want string
 	}{
-		{row{"w", "b", 30 * time.Millisecond, 60 * time.Millisecond, 0.6}, "| w | b | 30ms | 60ms | 0.50 | ≤ 0.6 | met |"},
-		{row{"w", "b", 90 * time.Millisecond, 60 * time.Millisecond, 0.6}, "| w | b | 90ms | 60ms | 1.50 | ≤ 0.6 | missed |"},
-		{row{"w", "b", 90 * time.Millisecond, 60 * time.Millisecond, 0}, "| w | b | 90ms | 60ms | 1.50 | — |  |"},
+		{row{"w", "b", duration(30 * time.Millisecond), duration(60 * time.Millisecond), 0.6}, "| w | b | 30ms | 60ms | 0.50 | ≤ 0.6 | met |"},
+		{row{"w", "b", duration(90 * time.Millisecond), duration(60 * time.Millisecond), 0.6}, "| w | b | 90ms | 60ms | 1.50 | ≤ 0.6 | missed |"},
+		{row{"w", "b", duration(90 * time.Millisecond), duration(60 * time.Millisecond), 0}, "| w | b | 90ms | 60ms | 1.50 | — |  |"},
+		{row{"w", "b", size(10 << 20), size(20 << 20), 1}, "| w | b | 10.0 MiB | 20.0 MiB | 0.50 | ≤ 1 | met |"},
 	} {
 		if got := tc.row.String(); got != tc.want {
 			t.Errorf("got  %s\nwant %s", got, tc.want)
@@ -66,7 +67,7 @@ func TestRowSaysWhetherItsAimIsMet(t *testing.T) {
 func TestParseBenchmarksTakesTheMedianOfEach(t *testing.T) {
 	results, err := parseBenchmarks([]byte(`goos: linux
 BenchmarkSyncOneFile/100-2         	     100	  3000000 ns/op	  1024 B/op
-BenchmarkSyncOneFile/git-fetch/100-2	      50	  9000000.5 ns/op
+BenchmarkSyncOneFile/git-fetch/100-2	      50	  9000000.5 ns/op	  7.5 MiB-live
 BenchmarkSyncOneFile/100-2         	     100	  1000000 ns/op
 BenchmarkSyncOneFile/100-2         	     100	  2000000 ns/op
 BenchmarkSyncOneFile/1000-2        	     100	  2500000 ns/op
@@ -77,11 +78,11 @@ ok  	pkg	1.0s
 		t.Fatal(err)
 	}
 	ours, err := pick(results, []string{"100/"}, []string{"git"})
-	if err != nil || ours != 2*time.Millisecond {
+	if err != nil || ours.time() != duration(2*time.Millisecond) {
 		t.Errorf("ours %v, %v", ours, err)
 	}
 	theirs, err := pick(results, []string{"100/", "git"}, nil)
-	if err != nil || theirs != 9*time.Millisecond {
+	if err != nil || theirs.time() != duration(9*time.Millisecond) || theirs.measures["MiB-live"] != 7.5 {
 		t.Errorf("theirs %v, %v", theirs, err)
 	}
 	if _, err := pick(results, nil, []string{"git"}); err == nil {

@@ -13,17 +13,19 @@ import (
 	"time"
 )
 
-// A result is one line of `go test -bench`: the name without Benchmark and the
-// number of cores, and the time of one operation.
+// A result is a benchmark's name, without Benchmark and the number of cores, and
+// the median of each of its measures by unit, "ns/op" among them.
 type result struct {
-	name string
-	time time.Duration
+	name     string
+	measures map[string]float64
 }
 
-var resultLine = regexp.MustCompile(`^Benchmark(\S+?)(-\d+)?\s+\d+\s+([0-9.]+) ns/op`)
+func (r result) time() duration { return duration(r.measures["ns/op"]) }
+
+var resultLine = regexp.MustCompile(`^Benchmark(\S+?)(-\d+)?\s+\d+\s+(.*)$`)
 
 // goBenchmarks runs the benchmarks of a package that match pattern, count times,
-// and returns the median of each in the order in which they first appeared.
+// and returns the medians of each in the order in which they first appeared.
 func goBenchmarks(ctx context.Context, pkg, pattern string, count int) ([]result, error) {
 	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", pattern, "-count", strconv.Itoa(count), pkg)
 	cmd.Stderr = os.Stderr
@@ -35,32 +37,41 @@ func goBenchmarks(ctx context.Context, pkg, pattern string, count int) ([]result
 }
 
 func parseBenchmarks(out []byte) ([]result, error) {
-	times := make(map[string][]time.Duration)
+	measured := make(map[string]map[string][]float64)
 	var names []string
 	for lines := bufio.NewScanner(bytes.NewReader(out)); lines.Scan(); {
 		m := resultLine.FindStringSubmatch(lines.Text())
 		if m == nil {
 			continue
 		}
-		ns, err := strconv.ParseFloat(m[3], 64)
-		if err != nil {
-			return nil, fmt.Errorf("benchmark output %q: %w", lines.Text(), err)
+		name := m[1]
+		if measured[name] == nil {
+			measured[name] = make(map[string][]float64)
+			names = append(names, name)
 		}
-		if times[m[1]] == nil {
-			names = append(names, m[1])
+		// What follows the name and the rounds are pairs of number and unit.
+		fields := strings.Fields(m[3])
+		for i := 0; i+1 < len(fields); i += 2 {
+			value, err := strconv.ParseFloat(fields[i], 64)
+			if err != nil {
+				return nil, fmt.Errorf("benchmark output %q: %w", lines.Text(), err)
+			}
+			measured[name][fields[i+1]] = append(measured[name][fields[i+1]], value)
 		}
-		times[m[1]] = append(times[m[1]], time.Duration(ns))
 	}
 	results := make([]result, len(names))
 	for i, name := range names {
-		results[i] = result{name, median(times[name])}
+		results[i] = result{name, make(map[string]float64)}
+		for unit, values := range measured[name] {
+			results[i].measures[unit] = median(values)
+		}
 	}
 	return results, nil
 }
 
 // pick returns the one result whose name has every part of with, as a part
 // between slashes or a piece of one, and none of without.
-func pick(results []result, with, without []string) (time.Duration, error) {
+func pick(results []result, with, without []string) (result, error) {
 	var found []result
 	for _, r := range results {
 		name := strings.ToLower(r.name)
@@ -76,9 +87,9 @@ func pick(results []result, with, without []string) (time.Duration, error) {
 		}
 	}
 	if len(found) != 1 {
-		return 0, fmt.Errorf("%d benchmarks with %q and without %q among %v, want one", len(found), with, without, results)
+		return result{}, fmt.Errorf("%d benchmarks with %q and without %q among %v, want one", len(found), with, without, results)
 	}
-	return found[0].time, nil
+	return found[0], nil
 }
 
 // syncOneFile compares bringing a commit of one file, from fetch to change set,
@@ -89,10 +100,10 @@ func syncOneFile(ctx context.Context) ([]row, error) {
 		return nil, err
 	}
 	var rows []row
-	ours := make(map[int]time.Duration)
+	ours := make(map[int]result)
 	for _, n := range []int{100, 1000, 10_000} {
 		size := fmt.Sprintf("%d/", n)
-		var theirs time.Duration
+		var theirs result
 		if ours[n], err = pick(results, []string{size}, []string{"git"}); err != nil {
 			return nil, err
 		}
@@ -102,16 +113,16 @@ func syncOneFile(ctx context.Context) ([]row, error) {
 		rows = append(rows, row{
 			work:   fmt.Sprintf("sync a commit of one file, %d manifests", n),
 			beside: "`git fetch` of the same commit",
-			ours:   ours[n],
-			theirs: theirs,
+			ours:   ours[n].time(),
+			theirs: theirs.time(),
 			aim:    3,
 		})
 	}
 	return append(rows, row{
 		work:   "sync a commit of one file, 10000 manifests",
 		beside: "the same in 100 manifests",
-		ours:   ours[10_000],
-		theirs: ours[100],
+		ours:   ours[10_000].time(),
+		theirs: ours[100].time(),
 		aim:    flat,
 	}), nil
 }
@@ -137,5 +148,27 @@ func serveReads(ctx context.Context) ([]row, error) {
 		return nil, err
 	}
 	// The aim is 0.7 of the bare server's requests in the same time.
-	return []row{{"a workload's read, mTLS kept alive", "bare net/http over the same mTLS", ours, theirs, 1 / 0.7}}, nil
+	return []row{{"a workload's read, mTLS kept alive", "bare net/http over the same mTLS", ours.time(), theirs.time(), 1 / 0.7}}, nil
+}
+
+// startUp measures Safe's cache from a data directory of 10,000 manifests to
+// ready, and the memory that the process then takes, against the aims as such.
+func startUp(ctx context.Context) ([]row, error) {
+	results, err := goBenchmarks(ctx, "./internal/cache", "^BenchmarkStart$", 3)
+	if err != nil {
+		return nil, err
+	}
+	start, err := pick(results, []string{"start"}, nil)
+	if err != nil {
+		return nil, err
+	}
+	resident, aim := start.measures["MiB-resident-idle"], start.measures["MiB-aim"]
+	if resident == 0 || aim == 0 {
+		return nil, fmt.Errorf("BenchmarkStart does not say MiB-resident-idle and MiB-aim")
+	}
+	const MiB = 1 << 20
+	return []row{
+		{"start to ready, 10,000 manifests", "the aim", start.time(), duration(2 * time.Second), 1},
+		{"memory, 10,000 manifests", "the aim: 64 MiB + 1.5 × ciphertext", size(resident * MiB), size(aim * MiB), 1},
+	}, nil
 }

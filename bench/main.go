@@ -21,11 +21,39 @@ import (
 // A row is one line of the table.
 type row struct {
 	work, beside string
-	ours, theirs time.Duration
+	ours, theirs measure
 	aim          float64 // the ratio at most; 0 where there is none
 }
 
-func (r row) ratio() float64 { return float64(r.ours) / float64(r.theirs) }
+// A measure is a time or a size.
+type measure interface {
+	String() string
+	amount() float64
+}
+
+type duration time.Duration
+
+func (d duration) amount() float64 { return float64(d) }
+
+// String rounds to three digits or so.
+func (d duration) String() string {
+	switch d := time.Duration(d); {
+	case d > time.Second:
+		return d.Round(10 * time.Millisecond).String()
+	case d > time.Millisecond:
+		return d.Round(10 * time.Microsecond).String()
+	default:
+		return d.Round(10 * time.Nanosecond).String()
+	}
+}
+
+type size float64 // bytes
+
+func (s size) amount() float64 { return float64(s) }
+
+func (s size) String() string { return fmt.Sprintf("%.1f MiB", float64(s)/(1<<20)) }
+
+func (r row) ratio() float64 { return r.ours.amount() / r.theirs.amount() }
 
 func (r row) String() string {
 	aim, verdict := "—", ""
@@ -37,26 +65,14 @@ func (r row) String() string {
 		}
 	}
 	return fmt.Sprintf("| %s | %s | %s | %s | %.2f | %s | %s |",
-		r.work, r.beside, short(r.ours), short(r.theirs), r.ratio(), aim, verdict)
-}
-
-// short rounds to three digits or so.
-func short(d time.Duration) time.Duration {
-	switch {
-	case d > time.Second:
-		return d.Round(10 * time.Millisecond)
-	case d > time.Millisecond:
-		return d.Round(10 * time.Microsecond)
-	default:
-		return d.Round(10 * time.Nanosecond)
-	}
+		r.work, r.beside, r.ours, r.theirs, r.ratio(), aim, verdict)
 }
 
 func main() {
 	bin := flag.String("bin", "bin", "folder of the product's programs")
 	tools := flag.String("tools", "", "folder of age, kubeseal and sops")
 	runs := flag.Int("runs", 31, "how often each program is run")
-	only := flag.String("only", "", "only the parts whose name contains this: one, thousand, open, sync, serve")
+	only := flag.String("only", "", "only the parts whose name contains this: one, thousand, open, sync, start, serve")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -89,6 +105,7 @@ func run(ctx context.Context, bin, tools string, runs int, only string) error {
 		{"thousand", func(ctx context.Context) ([]row, error) { return programs.thousandManifests(ctx, max(runs/6, 3)) }},
 		{"open", func(ctx context.Context) ([]row, error) { return openValues(ctx, runs) }},
 		{"sync", syncOneFile},
+		{"start", startUp},
 		{"serve", serveReads},
 	}
 	var rows []row
