@@ -75,7 +75,7 @@ func BenchmarkStart(b *testing.B) {
 		filled := b.Elapsed()
 
 		b.StopTimer()
-		b.ReportMetric(float64((filled-opened).Milliseconds()), "ms-to-fill")
+		b.ReportMetric(float64((filled - opened).Milliseconds()), "ms-to-fill")
 		b.ReportMetric(resident(b), "MiB-resident-at-ready")
 		runtime.GC()
 		b.ReportMetric((heap()-base)/(1<<20), "MiB-live")
