@@ -159,31 +159,33 @@ func isVersion(name string) bool {
 
 // writeVersion writes a whole version into a new directory and returns its
 // name. When it fails it leaves nothing behind.
-func (t *tree) writeVersion(s *Secrets) (name string, err error) {
-	name = versionPrefix + time.Now().UTC().Format("20060102T150405") + "_" + rand.Text()
+func (t *tree) writeVersion(s *Secrets) (string, error) {
+	name := versionPrefix + time.Now().UTC().Format("20060102T150405") + "_" + rand.Text()
 	if err := t.root.Mkdir(name, dirMode); err != nil {
 		return "", err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, t.root.RemoveAll(name))
-		}
-	}()
+	if err := t.fillVersion(name, s); err != nil {
+		return "", errors.Join(err, t.root.RemoveAll(name))
+	}
+	return name, nil
+}
+
+func (t *tree) fillVersion(name string, s *Secrets) error {
 	for _, secret := range s.Secrets {
 		object := path.Join(name, secret.Name)
 		if err := t.root.Mkdir(object, dirMode); err != nil {
-			return "", err
+			return err
 		}
 		for key, value := range secret.Data {
 			if err := t.writeFile(path.Join(object, key), value); err != nil {
-				return "", err
+				return err
 			}
 		}
 		if err := t.syncDir(object); err != nil {
-			return "", err
+			return err
 		}
 	}
-	return name, t.syncDir(name)
+	return t.syncDir(name)
 }
 
 func (t *tree) writeFile(name string, value []byte) error {

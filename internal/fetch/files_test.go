@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // contents returns path → value below dir as a reader finds them, through the
@@ -220,6 +223,47 @@ func TestAWriteThatFailsChangesNothing(t *testing.T) {
 	if v := versions(t, dir); len(v) != 1 {
 		t.Errorf("left behind: %v", v)
 	}
+}
+
+// Files that may not grow are what a full disk is: a write of which a part
+// succeeds.
+func TestAFullDiskLeavesTheVersionBefore(t *testing.T) {
+	dir := t.TempDir()
+	mustWrite(t, secretsOf("db", map[string]string{"k": "old"}), dir)
+	big := secretsOf("db", map[string]string{"k": strings.Repeat("x", 1<<20), "small": "s"})
+	err := withFileSize(t, 4096, func() error { return big.WriteFiles(dir) })
+	if !errors.Is(err, unix.EFBIG) {
+		t.Fatalf("got %v", err)
+	}
+	if got := contents(t, dir); !same(got, map[string]string{"db/k": "old"}) {
+		t.Errorf("got %d files", len(got))
+	}
+	if v := versions(t, dir); len(v) != 1 {
+		t.Errorf("left behind: %v", v)
+	}
+	mustWrite(t, big, dir)
+}
+
+// withFileSize calls f while no file of this process may grow beyond size
+// bytes.
+func withFileSize(t *testing.T, size uint64, f func() error) error {
+	t.Helper()
+	// Without this, the kernel's signal would end the process.
+	signal.Ignore(unix.SIGXFSZ)
+	defer signal.Reset(unix.SIGXFSZ)
+	var before unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &before); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: size, Max: before.Max}); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &before); err != nil {
+			t.Error(err)
+		}
+	}()
+	return f()
 }
 
 // A process may be killed before the swap, or between it and the links.
