@@ -6,7 +6,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
 
@@ -119,18 +118,6 @@ func cleanDir(dir string) (string, error) {
 		}
 	}
 	return clean, nil
-}
-
-// CommitTime returns when a commit says that it was made; zero if it does not.
-func (m *Mirror) CommitTime(r Revision) (t time.Time, err error) {
-	err = m.read(func(s *objectStore) error {
-		c, err := s.commit(r.hash())
-		if err == nil {
-			t = c.time
-		}
-		return err
-	})
-	return t, err
 }
 
 // readFile returns a file's content; ok is false for one that is too large to

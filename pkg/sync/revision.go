@@ -3,8 +3,6 @@ package sync
 import (
 	"bytes"
 	"fmt"
-	"strconv"
-	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
 )
@@ -42,7 +40,6 @@ func revisionOf(h plumbing.Hash) Revision {
 type commit struct {
 	tree    plumbing.Hash
 	parents []plumbing.Hash
-	time    time.Time // when it was committed, as it claims
 }
 
 // parseCommit reads a commit object. Only the header is looked at: the message
@@ -63,12 +60,6 @@ func parseCommit(data []byte) (*commit, error) {
 				return nil, fmt.Errorf("%w: commit with a bad parent", ErrMalformed)
 			}
 			c.parents = append(c.parents, plumbing.NewHash(string(value)))
-		case string(name) == "committer" && c.time.IsZero():
-			if f := bytes.Fields(value); len(f) >= 2 {
-				if sec, err := strconv.ParseInt(string(f[len(f)-2]), 10, 64); err == nil {
-					c.time = time.Unix(sec, 0).UTC()
-				}
-			}
 		}
 	}
 	return c, nil
