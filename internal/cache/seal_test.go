@@ -5,6 +5,9 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
+
+	"github.com/vsecm/kubectl-vsecm/internal/store"
 )
 
 func TestSealedCacheHoldsAndServesNothing(t *testing.T) {
@@ -58,6 +61,7 @@ func TestVersionsThatComeWhileSealedAreTriedAfterwards(t *testing.T) {
 			r.applyAndSee(bad.make(r, "shop", "db"))
 			r.applyAndSee(bad.make(r, "shop", "db"))
 			r.cache.Unseal()
+			r.applyAndSee(bad.make(r, "shop", "db")) // before anybody tried the others
 			r.expect(db, map[string]string{"db/password": "good"})
 			r.applyAndSee(r.one("shop", "db", "better"))
 			r.expect(db, map[string]string{"db/password": "better"})
@@ -118,6 +122,34 @@ func TestValuesAreKeptEncryptedAndOnlyWhileNeeded(t *testing.T) {
 	defer r.cache.vault.mu.RUnlock()
 	if n := len(r.cache.vault.held); n != 1 {
 		t.Errorf("%d values are known of one", n)
+	}
+}
+
+func TestSealingWhileAValueIsOpenedKeepsNothing(t *testing.T) {
+	for name, meanwhile := range map[string]func(c *Cache){
+		"sealed":              (*Cache).Seal,
+		"sealed and unsealed": func(c *Cache) { c.Seal(); c.Unseal() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRoom(t)
+			r.apply(r.one("shop", "db", "x"))
+			r.run()
+			id := r.cache.objects[store.Key{Namespace: "shop", Name: "db"}].newest.values[0].id
+			plaintext := []byte("correct horse")
+			got, _, err := r.cache.vault.open(id, func() ([]byte, time.Time, error) {
+				meanwhile(r.cache)
+				return plaintext, time.Now(), nil
+			})
+			if !errors.Is(err, ErrSealed) || got != nil {
+				t.Errorf("open: %q, %v", got, err)
+			}
+			if r.cache.vault.held[id].box != nil {
+				t.Error("the value is kept")
+			}
+			if !bytes.Equal(plaintext, make([]byte, len(plaintext))) {
+				t.Error("the plaintext was not wiped")
+			}
+		})
 	}
 }
 
