@@ -29,8 +29,7 @@ const (
 	maxFileSize       = 1 << 20
 	maxCredentialSize = 64 << 10
 
-	defaultInterval = time.Minute
-	minInterval     = time.Second
+	minInterval = time.Second
 )
 
 // A Config is what Safe serves in local mode. Paths in the file are relative to the
@@ -82,7 +81,8 @@ type Source struct {
 	Branch string `yaml:"branch"`
 	// Path is the folder below the root to deliver; empty for all.
 	Path string `yaml:"path"`
-	// Interval between two looks. Default 1m.
+	// Interval between two looks. Default: 1m, of a repository on this
+	// machine's disk 1s.
 	Interval time.Duration `yaml:"interval"`
 	// Prune deletes what is deleted in git. Default true.
 	Prune *bool `yaml:"prune"`
@@ -143,13 +143,10 @@ func (c *Config) fillIn() {
 	set(&c.SPIFFE.Socket, os.Getenv("SPIFFE_ENDPOINT_SOCKET"))
 	for i := range c.Sources {
 		set(&c.Sources[i].Branch, "main")
-		if c.Sources[i].Interval == 0 {
-			c.Sources[i].Interval = defaultInterval
-		}
 	}
 }
 
-var sourceName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+var sourceName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?$`)
 
 func (c *Config) check() error {
 	var errs []error
@@ -181,7 +178,7 @@ func (c *Config) check() error {
 	for i, s := range c.Sources {
 		field := fmt.Sprintf("sources[%d]", i)
 		if !sourceName.MatchString(s.Name) {
-			fail(field+".name", "want lower-case letters, digits and '-', at most 63")
+			fail(field+".name", "want lower-case letters, digits and '-', at most 50")
 		}
 		if names[s.Name] {
 			fail(field+".name", "%s stands there twice", s.Name)
@@ -200,7 +197,7 @@ func (s Source) check() error {
 		return errors.New("url: missing")
 	case strings.Contains(s.URL, "@") && strings.Contains(s.URL, "://"):
 		return errors.New("url: credentials do not belong in it: use username, passwordFile or bearerTokenFile")
-	case s.Interval < minInterval:
+	case s.Interval != 0 && s.Interval < minInterval:
 		return fmt.Errorf("interval: at least %s", minInterval)
 	case (s.Username == "") != (s.PasswordFile == ""):
 		return errors.New("username and passwordFile go together")

@@ -1,0 +1,260 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/util/duration"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+)
+
+// safeVariable is where operators reach Safe.
+const safeVariable = "VSECM_SAFE"
+
+const (
+	statusTimeout = 30 * time.Second
+	maxStatusSize = 16 << 20
+)
+
+type statusOptions struct {
+	streams genericiooptions.IOStreams
+	safe    string
+	output  outputFlag
+}
+
+// A status is what Safe answers of itself.
+type status struct {
+	Version    string         `json:"version"`
+	KeyID      string         `json:"keyID"`
+	Synced     bool           `json:"synced"`
+	Unreadable []string       `json:"unreadable,omitempty"`
+	Sources    []sourceStatus `json:"sources"`
+}
+
+type sourceStatus struct {
+	Source           string                  `json:"source"`
+	URL              string                  `json:"url"`
+	Branch           string                  `json:"branch"`
+	Revision         string                  `json:"revision,omitempty"`
+	Seen             string                  `json:"seen,omitempty"`
+	LastSuccess      time.Time               `json:"lastSuccess,omitzero"`
+	Error            string                  `json:"error,omitempty"`
+	Objects          int                     `json:"objects"`
+	Faults           statusList[statusFault] `json:"faults"`
+	Warnings         statusList[statusFault] `json:"warnings"`
+	PendingDeletions statusList[string]      `json:"pendingDeletions"`
+	Braked           bool                    `json:"braked,omitempty"`
+}
+
+// A statusList is the beginning of a list and how long all of it is.
+type statusList[T any] struct {
+	Total int `json:"total"`
+	Items []T `json:"items,omitempty"`
+}
+
+type statusFault struct {
+	File    string `json:"file,omitempty"`
+	Line    int    `json:"line,omitempty"`
+	Field   string `json:"field,omitempty"`
+	Message string `json:"message"`
+}
+
+func newStatus(streams genericiooptions.IOStreams) *cobra.Command {
+	o := statusOptions{streams: streams, output: outputFlag{forms: []string{"json", "yaml"}}}
+	cmd := &cobra.Command{
+		Use:   "status [--safe unix://SOCKET]",
+		Short: "Show how Safe and its git sources fare",
+		Long: `Show how Safe and its git sources fare: the revision that was applied, and what
+keeps manifests from being delivered, with file, line and field. Safe is asked at
+its operator's socket, unix:///PATH, from --safe or $VSECM_SAFE.
+
+Exit codes: 0 all is well, 1 faults or another error.`,
+		Example: `  kubectl vsecm status --safe unix:///var/lib/vsecm/operator.sock`,
+		Args:    noArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
+	}
+	cmd.Flags().StringVar(&o.safe, "safe", "", "Where Safe is reached: `unix://SOCKET` (default $VSECM_SAFE)")
+	o.output.addTo(cmd, "Form of the output")
+	return cmd
+}
+
+func (o statusOptions) run(ctx context.Context) error {
+	text, err := o.fetch(ctx)
+	if err != nil {
+		return err
+	}
+	var st status
+	if err := json.Unmarshal(text, &st); err != nil {
+		return fmt.Errorf("reading Safe's answer: %w", err)
+	}
+	if o.output.value != "" {
+		// What a newer Safe tells beyond what this plugin knows is kept.
+		var all any
+		if err := json.Unmarshal(text, &all); err != nil {
+			return fmt.Errorf("reading Safe's answer: %w", err)
+		}
+		if err := printObject(o.streams.Out, o.output.value, all); err != nil {
+			return err
+		}
+	} else if err := o.print(st); err != nil {
+		return err
+	}
+	if !st.well() {
+		return errors.New("not all is well")
+	}
+	return nil
+}
+
+func (o statusOptions) fetch(ctx context.Context) ([]byte, error) {
+	address := o.safe
+	if address == "" {
+		address = os.Getenv(safeVariable)
+	}
+	if address == "" {
+		return nil, withHint(errors.New("no Safe given"), "name its operator's socket with --safe or $%s", safeVariable)
+	}
+	socket, ok := strings.CutPrefix(address, "unix://")
+	if !ok {
+		return nil, withHint(fmt.Errorf("%s: not the address of an operator's socket", address), "write unix:///PATH")
+	}
+	client := &http.Client{
+		Timeout: statusTimeout,
+		Transport: &http.Transport{
+			DisableKeepAlives: true,
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+			},
+		},
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://safe/v1/status", nil)
+	if err != nil {
+		return nil, err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		var failed *net.OpError
+		if errors.As(err, &failed) {
+			return nil, withHint(fmt.Errorf("reaching Safe at %s: %w", address, failed.Err), "is it running, and are you its user?")
+		}
+		return nil, fmt.Errorf("reaching Safe at %s: %w", address, err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(response.Body, maxStatusSize))
+	if err != nil {
+		return nil, fmt.Errorf("reading Safe's answer: %w", err)
+	}
+	if response.StatusCode != http.StatusOK {
+		var problem struct {
+			Title, Detail string
+		}
+		_ = json.Unmarshal(text, &problem) // the code says enough where it is none
+		return nil, fmt.Errorf("Safe answered %s: %s", response.Status, strings.TrimSpace(problem.Title+" "+problem.Detail))
+	}
+	return text, nil
+}
+
+func (st status) well() bool {
+	if len(st.Unreadable) > 0 || !st.Synced {
+		return false
+	}
+	for _, s := range st.Sources {
+		if s.Error != "" || s.Faults.Total > 0 || s.Braked {
+			return false
+		}
+	}
+	return true
+}
+
+func (o statusOptions) print(st status) error {
+	fmt.Fprintf(o.streams.Out, "Safe %s, key %s\n", st.Version, st.KeyID)
+	if !st.Synced {
+		fmt.Fprintln(o.streams.Out, "Not all stored objects are served yet.")
+	}
+	for _, line := range st.Unreadable {
+		fmt.Fprintf(o.streams.Out, "Unreadable: %s\n", line)
+	}
+	if len(st.Sources) > 0 {
+		fmt.Fprintln(o.streams.Out)
+	}
+	w := tabwriter.NewWriter(o.streams.Out, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(w, "SOURCE\tREADY\tAPPLIED\tOBJECTS\tFAULTS\tLAST SUCCESS")
+	for _, s := range st.Sources {
+		ready := "True"
+		if s.Error != "" || s.Faults.Total > 0 || s.Braked {
+			ready = "False"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\n", s.Source, ready, orNone(short(s.Revision)), s.Objects, s.Faults.Total, ago(s.LastSuccess))
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for _, s := range st.Sources {
+		s.printTroubles(o.streams.Out)
+	}
+	return nil
+}
+
+func (s sourceStatus) printTroubles(w io.Writer) {
+	line := func(format string, args ...any) { fmt.Fprintf(w, "\n"+s.Source+": "+format, args...) }
+	if s.Error != "" {
+		line("%s\n", s.Error)
+	}
+	if s.Faults.Total > 0 {
+		line("%d faults; what they concern keeps its last good version\n", s.Faults.Total)
+		for _, f := range s.Faults.Items {
+			fmt.Fprintf(w, "  %s\n", f)
+		}
+	}
+	if s.Warnings.Total > 0 {
+		line("%d warnings\n", s.Warnings.Total)
+		for _, f := range s.Warnings.Items {
+			fmt.Fprintf(w, "  %s\n", f)
+		}
+	}
+	if s.Braked {
+		line("%d deletions wait, since they are too many to be done unasked\n", s.PendingDeletions.Total)
+	}
+}
+
+// String is FILE:LINE: FIELD: what is wrong.
+func (f statusFault) String() string {
+	var b strings.Builder
+	if f.File != "" {
+		b.WriteString(f.File)
+		if f.Line > 0 {
+			fmt.Fprintf(&b, ":%d", f.Line)
+		}
+		b.WriteString(": ")
+	}
+	if f.Field != "" {
+		b.WriteString(f.Field + ": ")
+	}
+	b.WriteString(f.Message)
+	return b.String()
+}
+
+func short(revision string) string { return revision[:min(len(revision), 12)] }
+
+func ago(t time.Time) string {
+	if t.IsZero() {
+		return "<never>"
+	}
+	return duration.HumanDuration(time.Since(t)) + " ago"
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "<none>"
+	}
+	return s
+}

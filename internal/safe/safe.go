@@ -1,0 +1,328 @@
+// Package safe puts Safe's rooms together, for local mode: one process, one
+// data directory, no cluster.
+package safe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/spiffe/go-spiffe/v2/workloadapi"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vsecm/kubectl-vsecm/internal/audit"
+	"github.com/vsecm/kubectl-vsecm/internal/cache"
+	"github.com/vsecm/kubectl-vsecm/internal/config"
+	"github.com/vsecm/kubectl-vsecm/internal/identity"
+	"github.com/vsecm/kubectl-vsecm/internal/reconcile"
+	"github.com/vsecm/kubectl-vsecm/internal/serve"
+	"github.com/vsecm/kubectl-vsecm/internal/store"
+	"github.com/vsecm/kubectl-vsecm/internal/version"
+	"github.com/vsecm/kubectl-vsecm/pkg/sync"
+	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
+)
+
+// auditDrain bounds how long the end waits for audit lines that a slow reader
+// of standard output holds up.
+const auditDrain = 5 * time.Second
+
+// Status is what GET /v1/status of the operator's socket answers.
+type Status struct {
+	Version string `json:"version"`
+	// KeyID of the root key.
+	KeyID string `json:"keyID"`
+	// Synced tells whether every stored object is being served.
+	Synced bool `json:"synced"`
+	// Unreadable are the stored files that are not served.
+	Unreadable []string `json:"unreadable,omitempty"`
+	// Sources, as they were configured.
+	Sources []reconcile.Status `json:"sources"`
+}
+
+// Started says where a Safe that has started listens.
+type Started struct {
+	API, Liveness, Readiness, Metrics net.Addr // nil where turned off
+	Operator                          string   // path of the socket
+	Recipient                         serve.Recipient
+}
+
+// Run serves what cfg says until ctx ends, and then stops gracefully. The audit log
+// goes to auditLog. started, where it is not nil, is called once all
+// listeners are open.
+func Run(ctx context.Context, cfg *config.Config, log *slog.Logger, auditLog io.Writer, started func(Started)) (err error) {
+	if err := harden(); err != nil {
+		return err
+	}
+	closing := func(what string, c io.Closer) {
+		if e := c.Close(); e != nil {
+			err = errors.Join(err, fmt.Errorf("closing %s: %w", what, e))
+		}
+	}
+
+	objects, err := store.OpenDir(cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	defer closing("the object store", objects)
+	for _, f := range objects.Faults() {
+		log.Error("a stored object cannot be read, and is not served", "file", f.Path, "error", f.Err)
+	}
+	journal, err := store.OpenJournal(cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	defer closing("the journal", journal)
+
+	stored, err := objects.List(ctx)
+	if err != nil {
+		return err
+	}
+	rootKey, err := loadRootKey(cfg.RootKey, stored, log)
+	if err != nil {
+		return err
+	}
+	keys, err := unseal.NewKeyring(rootKey)
+	if err != nil {
+		return err
+	}
+
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	auditor, err := audit.New(auditLog, metrics)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		// ctx has ended by now; what is still to be written gets a moment.
+		ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), auditDrain)
+		defer stop()
+		if e := auditor.Close(ctx); e != nil {
+			err = errors.Join(err, fmt.Errorf("closing the audit log: %w", e))
+		}
+	}()
+
+	secrets := cache.New(keys, metrics, log)
+	sources, err := openSources(cfg, reconcile.Deps{
+		Store: objects, Journal: journal, Keys: keys, Metrics: reconcile.NewMetrics(metrics), Log: log,
+	})
+	for _, s := range sources {
+		defer closing("source "+s.Name(), s)
+	}
+	if err != nil {
+		return err
+	}
+
+	listeners, err := listen(cfg.Listen)
+	defer closeListeners(listeners)
+	if err != nil {
+		return err
+	}
+
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return secrets.Run(ctx, objects) })
+	group.Go(func() error { reconcile.Run(ctx, sources...); return nil })
+	group.Go(func() error {
+		svids, err := waitForSVID(ctx, cfg.SPIFFE.Socket, log)
+		if err != nil {
+			return err
+		}
+		defer svids.Close()
+		server, err := newServer(serverParts{
+			cfg: cfg, svids: svids, secrets: secrets, rootKey: rootKey, auditor: auditor,
+			log: log, metrics: metrics, sources: sources, objects: objects,
+		})
+		if err != nil {
+			return err
+		}
+		if started != nil {
+			started(startedAs(listeners, cfg, rootKey))
+		}
+		log.Info("serving", "version", version.Get().Version, "api", address(listeners.API), "keyID", rootKey.KeyID(), "sources", len(sources))
+		return server.Run(ctx, listeners)
+	})
+	if err := group.Wait(); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	log.Info("stopped")
+	return nil
+}
+
+// openSources returns what could be opened beside an error.
+func openSources(cfg *config.Config, deps reconcile.Deps) ([]*reconcile.Source, error) {
+	var sources []*reconcile.Source
+	for _, c := range cfg.Sources {
+		remote, err := remoteOf(c)
+		if err != nil {
+			return sources, fmt.Errorf("source %s: %w", c.Name, err)
+		}
+		s, err := reconcile.New(reconcile.Config{
+			// In a cluster a source has a namespace; here there is one of them.
+			Name:       "local." + c.Name,
+			Remote:     remote,
+			Path:       c.Path,
+			Interval:   c.Interval,
+			Prune:      c.Prunes(),
+			Namespaces: c.Namespaces,
+		}, filepath.Join(cfg.DataDir, "mirrors", c.Name), deps)
+		if err != nil {
+			return sources, err
+		}
+		sources = append(sources, s)
+	}
+	return sources, nil
+}
+
+func remoteOf(c config.Source) (sync.Remote, error) {
+	r := sync.Remote{URL: c.URL, Branch: c.Branch, Username: c.Username}
+	var err error
+	if r.Password, err = config.ReadCredential(c.PasswordFile); err != nil {
+		return r, fmt.Errorf("passwordFile: %w", err)
+	}
+	if r.BearerToken, err = config.ReadCredential(c.BearerTokenFile); err != nil {
+		return r, fmt.Errorf("bearerTokenFile: %w", err)
+	}
+	if c.CAFile != "" {
+		if r.CA, err = os.ReadFile(c.CAFile); err != nil {
+			return r, fmt.Errorf("caFile: %w", err)
+		}
+	}
+	if u, err := url.Parse(c.URL); err == nil && u.Scheme == "http" && (r.Password != "" || r.BearerToken != "") && !isLoopback(u.Hostname()) {
+		return r, errors.New("credentials over http:// are readable on the way: use https://")
+	}
+	return r, nil
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// waitForSVID waits for the Workload API: it may start after Safe.
+func waitForSVID(ctx context.Context, socket string, log *slog.Logger) (*workloadapi.X509Source, error) {
+	log.Info("waiting for an SVID", "socket", socket)
+	svids, err := workloadapi.NewX509Source(ctx, workloadapi.WithClientOptions(workloadapi.WithAddr(socket)))
+	if err != nil {
+		return nil, fmt.Errorf("getting Safe's SVID from %s: %w", socket, err)
+	}
+	return svids, nil
+}
+
+type serverParts struct {
+	cfg     *config.Config
+	svids   *workloadapi.X509Source
+	secrets *cache.Cache
+	rootKey *unseal.RootKey
+	auditor *audit.Log
+	log     *slog.Logger
+	metrics *prometheus.Registry
+	sources []*reconcile.Source
+	objects *store.Dir
+}
+
+func newServer(p serverParts) (*serve.Server, error) {
+	svid, err := p.svids.GetX509SVID()
+	if err != nil {
+		return nil, err
+	}
+	workloads, err := identity.NewMapper(svid.ID.TrustDomain(), p.cfg.SPIFFE.Workloads...)
+	if err != nil {
+		return nil, err
+	}
+	return serve.New(serve.Config{
+		Source:    p.svids,
+		Workloads: workloads,
+		Cache:     p.secrets,
+		Recipient: func() serve.Recipient { return recipientOf(p.rootKey) },
+		Audit:     p.auditor,
+		Log:       p.log,
+		Metrics:   p.metrics,
+		Status:    p.status,
+		Sync: func(ctx context.Context) error {
+			group, ctx := errgroup.WithContext(ctx)
+			for _, s := range p.sources {
+				group.Go(func() error { return s.Sync(ctx) })
+			}
+			return group.Wait()
+		},
+	})
+}
+
+func (p serverParts) status() any {
+	st := Status{
+		Version: version.Get().Version,
+		KeyID:   string(p.rootKey.KeyID()),
+		Synced:  p.secrets.Synced(),
+		Sources: []reconcile.Status{},
+	}
+	for _, f := range p.objects.Faults() {
+		st.Unreadable = append(st.Unreadable, fmt.Sprintf("%s: %v", f.Path, f.Err))
+	}
+	for _, s := range p.sources {
+		st.Sources = append(st.Sources, s.Status())
+	}
+	return st
+}
+
+func recipientOf(k *unseal.RootKey) serve.Recipient {
+	return serve.Recipient{Recipient: k.Recipient().String(), KeyID: string(k.KeyID())}
+}
+
+// listen opens every listener, so that nothing else starts where one cannot. What was
+// opened is returned beside an error.
+func listen(l config.Listen) (serve.Listeners, error) {
+	var ls serve.Listeners
+	var err error
+	open := func(at string, to *net.Listener) {
+		if err == nil && at != config.Off {
+			*to, err = net.Listen("tcp", at)
+		}
+	}
+	open(l.API, &ls.API)
+	open(l.Liveness, &ls.Liveness)
+	open(l.Readiness, &ls.Readiness)
+	open(l.Metrics, &ls.Metrics)
+	if err == nil && l.Operator != config.Off {
+		ls.Operator, err = serve.ListenOperator(l.Operator)
+	}
+	return ls, err
+}
+
+// closeListeners is for those that no server came to close; closing twice does
+// no harm.
+func closeListeners(ls serve.Listeners) {
+	for _, l := range []net.Listener{ls.API, ls.Liveness, ls.Readiness, ls.Metrics, ls.Operator} {
+		if l != nil {
+			_ = l.Close()
+		}
+	}
+}
+
+func address(l net.Listener) string {
+	if l == nil {
+		return ""
+	}
+	return l.Addr().String()
+}
+
+func startedAs(ls serve.Listeners, cfg *config.Config, k *unseal.RootKey) Started {
+	at := func(l net.Listener) net.Addr {
+		if l == nil {
+			return nil
+		}
+		return l.Addr()
+	}
+	s := Started{API: at(ls.API), Liveness: at(ls.Liveness), Readiness: at(ls.Readiness), Metrics: at(ls.Metrics), Recipient: recipientOf(k)}
+	if ls.Operator != nil {
+		s.Operator = cfg.Listen.Operator
+	}
+	return s
+}
