@@ -89,7 +89,11 @@ func run(ctx context.Context, bin, tools string, runs int, only string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
+	// The programs run in another directory.
 	if bin, err = filepath.Abs(bin); err != nil {
+		return err
+	}
+	if tools, err = filepath.Abs(tools); err != nil {
 		return err
 	}
 	programs, err := newPrograms(dir, bin, tools)
