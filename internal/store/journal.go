@@ -23,6 +23,19 @@ type SourceState struct {
 	Revision string `json:"revision"`
 	// AppliedAt is when.
 	AppliedAt time.Time `json:"appliedAt"`
+	// Deletions is what the brake on mass deletion has to remember.
+	Deletions Deletions `json:"deletions,omitzero"`
+}
+
+// Deletions are what a source has deleted within a window of time.
+type Deletions struct {
+	// Since is when the window began; Owned is what the source owned then.
+	Since time.Time `json:"since"`
+	Owned int       `json:"owned"`
+	// Deleted is how many objects were deleted since.
+	Deleted int `json:"deleted"`
+	// Waiting says that further deletions wait for somebody's word.
+	Waiting bool `json:"waiting,omitempty"`
 }
 
 // A Journal remembers the [SourceState] of each source in a data directory:

@@ -1,0 +1,295 @@
+// Package reconcile makes the object store say what the git sources say.
+//
+// A [Source] goes round and round: fetch, check that the branch only grew,
+// plan what changed, check every changed manifest by opening its values, write
+// it to the store, delete what is gone, and remember the revision last. What
+// fails concerns itself alone: a manifest with one bad value keeps its last
+// good version whole and is reported with file, line and field.
+//
+// Killed between any two of these steps, a source loses nothing. The first
+// round of a process compares everything with the store, which is cheap, for
+// what is equal is neither opened nor written.
+package reconcile
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	gosync "sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
+	"github.com/vsecm/kubectl-vsecm/internal/store"
+	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
+	"github.com/vsecm/kubectl-vsecm/pkg/sync"
+)
+
+const (
+	// DefaultInterval is how often a server is asked.
+	DefaultInterval = time.Minute
+	// DefaultLocalInterval is how often a repository on this machine is
+	// looked at, which costs reading one file.
+	DefaultLocalInterval = time.Second
+	// longestDelay is the longest delay after failures.
+	longestDelay = 10 * time.Minute
+	// longestLocalDelay is that for a repository on this machine.
+	longestLocalDelay = 10 * time.Second
+)
+
+// A Config says what one source brings, and where it may.
+type Config struct {
+	// Name is NAMESPACE.NAME. Objects of the source bear it as a label.
+	Name   string
+	Remote sync.Remote
+	// Path is the directory below the repository's root that is read.
+	Path string
+	// Interval between two looks; zero for the default.
+	Interval time.Duration
+	// Prune deletes the objects whose documents are gone.
+	Prune bool
+	// Namespaces are those that the source may deliver into; empty for any.
+	Namespaces []string
+	// Limits of the repository.
+	Limits sync.Limits
+}
+
+// A Journal remembers how far each source was applied: [store.Journal].
+type Journal interface {
+	Load(source string) (store.SourceState, error)
+	Save(source string, state store.SourceState) error
+}
+
+// Deps are what sources share.
+type Deps struct {
+	Store   store.Store
+	Journal Journal
+	// Keys open the values; what cannot be opened is not applied.
+	Keys    encrypt.Keys
+	Metrics *Metrics
+	Log     *slog.Logger
+	// Now is the clock; nil for the machine's.
+	Now func() time.Time
+}
+
+// A Source reconciles one git source.
+type Source struct {
+	config Config
+	deps   Deps
+	log    *slog.Logger
+	poller *sync.Poller
+	mirror *sync.Mirror
+	retry  atomic.Bool // everything that was refused is tried again
+
+	round   gosync.Mutex // one at a time; guards what follows
+	started bool
+	applied store.SourceState
+	index   *sync.Index
+	owned   map[store.Key]struct{}
+	refused map[store.Key]*refusal
+	warned  map[store.Key][]*encrypt.Fault
+	doomed  map[store.Key]struct{} // declared no longer, and still there
+	window  store.Deletions
+	told    map[string]*encrypt.Fault // the faults that were logged
+
+	pruneFailed bool
+
+	mu     gosync.Mutex // guards status
+	status Status
+}
+
+// New returns a source whose mirror is kept in dir. Close it when it is no
+// longer run.
+func New(config Config, dir string, deps Deps) (*Source, error) {
+	mirror, err := sync.OpenMirror(dir, config.Remote, config.Limits)
+	if err != nil {
+		return nil, fmt.Errorf("source %s: %w", config.Name, err)
+	}
+	if deps.Now == nil {
+		deps.Now = time.Now
+	}
+	longest := longestDelay
+	if config.Remote.Local() {
+		config.Interval, longest = cmp.Or(config.Interval, DefaultLocalInterval), longestLocalDelay
+	}
+	config.Interval = cmp.Or(config.Interval, DefaultInterval)
+	return &Source{
+		config:  config,
+		deps:    deps,
+		log:     deps.Log.With("source", config.Name),
+		poller:  sync.NewPoller(config.Interval, longest),
+		mirror:  mirror,
+		index:   sync.NewIndex(config.Path),
+		owned:   make(map[store.Key]struct{}),
+		refused: make(map[store.Key]*refusal),
+		warned:  make(map[store.Key][]*encrypt.Fault),
+		doomed:  make(map[store.Key]struct{}),
+		told:    make(map[string]*encrypt.Fault),
+		status:  Status{Source: config.Name, URL: config.Remote.URL, Branch: config.Remote.Branch},
+	}, nil
+}
+
+// Close frees what the source holds open, once Run has ended.
+func (s *Source) Close() error { return s.mirror.Close() }
+
+// Name returns NAMESPACE.NAME.
+func (s *Source) Name() string { return s.config.Name }
+
+// Hint asks for a round at once.
+func (s *Source) Hint() { s.poller.Hint() }
+
+// Retry asks for a round at once in which all that was refused is tried again,
+// as after a change of keys.
+func (s *Source) Retry() {
+	s.retry.Store(true)
+	s.Hint()
+}
+
+// Run goes round until ctx ends.
+func (s *Source) Run(ctx context.Context) {
+	s.poller.Run(ctx, func(ctx context.Context) error {
+		err := s.Sync(ctx)
+		if errors.Is(err, sync.ErrNoBranch) {
+			return nil // a repository before its first push: nothing to wait out
+		}
+		return err
+	})
+}
+
+// Run runs sources until ctx ends, and returns when all have stopped.
+func Run(ctx context.Context, sources ...*Source) {
+	var wg gosync.WaitGroup
+	for _, s := range sources {
+		wg.Go(func() { s.Run(ctx) })
+	}
+	wg.Wait()
+}
+
+// Sync does one round. Its error says why the store may not be what the branch
+// says; faults of single manifests are no error of the round's.
+func (s *Source) Sync(ctx context.Context) error {
+	s.round.Lock()
+	defer s.round.Unlock()
+	start := s.deps.Now()
+	seen, err := s.turn(ctx)
+	s.report(start, seen, err)
+	return err
+}
+
+// turn does the steps of a round, in their order.
+func (s *Source) turn(ctx context.Context) (sync.Revision, error) {
+	if err := s.start(ctx); err != nil {
+		return "", err
+	}
+	seen, err := s.mirror.Fetch(ctx)
+	if err == nil {
+		err = s.advance(ctx, seen)
+	}
+	// Whatever was refused may be right by now, also while the remote is away.
+	return seen, errors.Join(err, s.again(ctx), s.prune(ctx), s.remember(err))
+}
+
+// start finds out where the source stands, once in a process.
+func (s *Source) start(ctx context.Context) error {
+	if s.started {
+		return nil
+	}
+	applied, err := s.deps.Journal.Load(s.config.Name)
+	if err != nil {
+		return err
+	}
+	if _, err := sync.ParseRevision(applied.Revision); err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	objects, err := s.deps.Store.List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, o := range objects {
+		if s.owns(o) {
+			s.owned[store.KeyOf(o)] = struct{}{}
+		}
+	}
+	s.applied, s.window, s.started = applied, applied.Deletions, true
+	return nil
+}
+
+func (s *Source) owns(o *v1alpha1.EncryptedSecret) bool {
+	return o.Labels[v1alpha1.LabelSource] == s.config.Name
+}
+
+// advance applies what leads to revision seen. A manifest that cannot be
+// applied now is put aside and does not hold up the others.
+func (s *Source) advance(ctx context.Context, seen sync.Revision) error {
+	// The index may be ahead of the journal, by what could not be completed.
+	for _, from := range slices.Compact([]sync.Revision{sync.Revision(s.applied.Revision), s.index.Revision()}) {
+		if err := s.mirror.FastForward(ctx, from, seen); err != nil {
+			return err
+		}
+	}
+	if s.index.Revision() == seen {
+		return nil
+	}
+	first := s.index.Revision() == ""
+	plan, err := s.index.Plan(ctx, s.mirror, seen)
+	if err != nil {
+		return err
+	}
+	s.index.Commit(plan)
+	if err := s.carryOut(ctx, plan, first); err != nil {
+		s.index = sync.NewIndex(s.config.Path) // the next round does it all over again
+		return err
+	}
+	return nil
+}
+
+// carryOut writes what a plan says. What git no longer declares is only noted,
+// and weighed before anything new is written, so that what is new does not
+// count as something that stays.
+func (s *Source) carryOut(ctx context.Context, plan *sync.Plan, first bool) error {
+	for _, ref := range plan.Deletes {
+		s.doomed[store.Key(ref)] = struct{}{}
+	}
+	if first {
+		if err := s.orphans(ctx); err != nil {
+			return err
+		}
+	}
+	if err := s.brake(); err != nil {
+		return err
+	}
+	for _, m := range plan.Upserts {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		s.deliver(ctx, m)
+	}
+	return nil
+}
+
+// remember journals the revision, when nothing is left to be done for it, and
+// what was deleted.
+func (s *Source) remember(err error) error {
+	at := s.index.Revision()
+	done := err == nil && at != "" && !s.pruneFailed &&
+		!slices.ContainsFunc(keysOf(s.refused), func(k store.Key) bool { return s.refused[k].failed != nil })
+	next := s.applied
+	next.Deletions = s.window
+	if done && string(at) != next.Revision {
+		next.Revision, next.AppliedAt = string(at), s.deps.Now().UTC()
+	}
+	if next.Revision == "" || next == s.applied {
+		return nil
+	}
+	if err := s.deps.Journal.Save(s.config.Name, next); err != nil {
+		return err
+	}
+	if next.Revision != s.applied.Revision {
+		s.log.Info("applied", "revision", at, "objects", len(s.owned))
+	}
+	s.applied = next
+	return nil
+}
