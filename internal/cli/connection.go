@@ -43,7 +43,11 @@ func (c *connection) namespace() (string, error) {
 	if c.overrides.CurrentContext != "" {
 		name = c.overrides.CurrentContext
 	}
-	if context := config.Contexts[name]; context != nil && context.Namespace != "" {
+	context := config.Contexts[name]
+	switch {
+	case context == nil && c.overrides.CurrentContext != "":
+		return "", fmt.Errorf("the kubeconfig has no context %q", name)
+	case context != nil && context.Namespace != "":
 		return context.Namespace, nil
 	}
 	return "", withHint(errNoNamespace, "name it with -n, in .vsecm.yaml, or in the kubeconfig's current context")
@@ -51,11 +55,13 @@ func (c *connection) namespace() (string, error) {
 
 func newOptions(streams genericiooptions.IOStreams) *cobra.Command {
 	return &cobra.Command{
-		Use:   "options",
-		Short: "List the flags that say how to reach the cluster",
-		Args:  noArgs,
+		Use:               "options",
+		Short:             "List the flags that say how to reach the cluster",
+		Long:              "List the flags that say how to reach the cluster.\n\nExit codes: 0 done, 1 error.",
+		Args:              noArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintf(streams.Out, "These flags can be passed to any verb:\n\n%s", cmd.InheritedFlags().FlagUsages())
+			_, err := fmt.Fprintf(streams.Out, "These flags go with any verb:\n\n%s", cmd.InheritedFlags().FlagUsagesWrapped(80))
 			return err
 		},
 	}

@@ -26,10 +26,11 @@ type specFlags struct {
 }
 
 func (f *specFlags) addTo(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.scope, "scope", "", "How much of the place is bound: strict (the default), namespace or cluster")
-	cmd.Flags().StringArrayVar(&f.workloads, "workload", nil, "A `WORKLOAD` that may fetch the values; by default the one that bears the object's name; may be repeated")
-	cmd.Flags().StringVar(&f.secret, "secret", "", "Deliver as a Kubernetes Secret too, of this `TYPE`")
+	cmd.Flags().StringVar(&f.scope, "scope", "", "How much of the place is bound, a `SCOPE`: strict (the default), namespace or cluster")
+	cmd.Flags().StringArrayVar(&f.workloads, "workload", nil, "A `WORKLOAD` that may fetch the values; by default the one that bears the object's name. May be repeated")
+	cmd.Flags().StringVar(&f.secret, "secret", "", "Deliver as a Kubernetes Secret too, of this `TYPE`, written --secret=TYPE")
 	cmd.Flags().Lookup("secret").NoOptDefVal = encrypt.DefaultSecretType
+	// These flags are there: they were just added.
 	_ = cmd.RegisterFlagCompletionFunc("scope", cobra.FixedCompletions([]string{"strict", "namespace", "cluster"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("workload", cobra.NoFileCompletions)
 }
@@ -76,6 +77,9 @@ func (f *specFlags) object(namespace, name string, rule encrypt.Rule) *v1alpha1.
 // objectOf is object for a v1/Secret document, whose type and metadata are kept.
 func (f *specFlags) objectOf(s *encrypt.Secret, namespace string, rule encrypt.Rule) *v1alpha1.EncryptedSecret {
 	o := f.object(namespace, s.Name, rule)
+	if f.changed("secret") && f.secret == "" {
+		return o
+	}
 	o.Spec.Secret = &v1alpha1.SecretDelivery{
 		Type:      s.Type,
 		Immutable: s.Immutable,

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -32,7 +32,7 @@ type encryptOptions struct {
 func newEncrypt(streams genericiooptions.IOStreams, conn *connection) *cobra.Command {
 	o := encryptOptions{streams: streams, conn: conn, now: time.Now, output: outputFlag{forms: []string{"yaml", "json"}}}
 	cmd := &cobra.Command{
-		Use:   "encrypt (NAME | -f PATH) [-n NAMESPACE] [--from-file [KEY=]PATH] [-w FILE]",
+		Use:   "encrypt (NAME | -f PATH) [-n NAMESPACE] [-w FILE] [flags]",
 		Short: "Encrypt values into an EncryptedSecret that is safe to commit",
 		Long: `Encrypt values into an EncryptedSecret that is safe to commit.
 
@@ -41,8 +41,9 @@ readers and kind of delivery: anywhere else it is refused. Only public keys are
 needed; no cluster is asked.
 
 Values come from files, standard input or a hidden prompt. --from-literal is
-there for values that are no secret yet: the command line is seen by shell history
-(a leading space may keep it out) and by everybody who may list processes.
+there for values that are no secret yet: the command line is seen by shell
+history (a leading space may keep it out) and by everybody who may list
+processes.
 
 With -w FILE, the manifest is created in the file, or merged into it: only the
 keys that are named change, and they are sealed for the scope, workloads and
@@ -55,23 +56,26 @@ those Secrets: a file, - for standard input, or a folder. With -w DIR, which
 must exist, each goes to a file of the same path below DIR.
 
 Recipients come from --recipient and --recipients-file, from $VSECM_RECIPIENTS,
-or from .vsecm.yaml, in this order; the namespace from -n, the input, .vsecm.yaml
-or the kubeconfig's current context. The rules of .vsecm.yaml are found by the path
-of -w, or of NAME.yaml in the working directory.
+or from .vsecm.yaml, in this order; the namespace from -n, the input,
+.vsecm.yaml or the kubeconfig's current context. The rules of .vsecm.yaml are
+found by the path of -w; without it, by NAME.yaml, or the name of the file of
+-f, in the working directory.
 
-Exit codes: 0 done, 1 error; after an error no file has changed.`,
+Exit codes: 0 done, 1 error, 130 interrupted. After an error no file has
+changed.`,
 		Example: `  # A new manifest; the value comes from a hidden prompt
   kubectl vsecm encrypt db -n shop --key password -w secrets/db.yaml
 
   # From files, with one more reader than the workload db itself
-  kubectl vsecm encrypt db -n shop --from-file tls.key --workload db --workload backup > db.yaml
+  kubectl vsecm encrypt db -n shop --from-file tls.key \
+    --workload db --workload backup > db.yaml
 
   # Change one value, and leave the rest of the file as it is
   pass show shop/db | kubectl vsecm encrypt db --key password -w secrets/db.yaml
 
   # What kubectl would create, delivered as a Kubernetes Secret
-  kubectl create secret generic db --from-file=./password --dry-run=client -o yaml |
-    kubectl vsecm encrypt -f - -n shop
+  kubectl create secret generic db --from-file=./password \
+    --dry-run=client -o yaml | kubectl vsecm encrypt -f - -n shop
 
   # Only the sealed value
   printf %s "$PASSWORD" | kubectl vsecm encrypt --raw db -n shop --key password`,
@@ -80,16 +84,22 @@ Exit codes: 0 done, 1 error; after an error no file has changed.`,
 			o.spec.changed = cmd.Flags().Changed
 			return o.run(cmd.Context())
 		},
-		ValidArgsFunction: cobra.NoFileCompletions,
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			return completeNames(o.write, args)
+		},
 	}
-	cmd.Flags().StringArrayVarP(&o.namespaces, "namespace", "n", nil, "The `NAMESPACE` to encrypt for; repeated, a document for each")
-	cmd.Flags().StringArrayVarP(&o.inputs, "filename", "f", nil, "Encrypt the v1/Secret documents in this `PATH`: a file, a folder, or - for standard input; may be repeated")
+	cmd.Flags().StringArrayVarP(&o.namespaces, "namespace", "n", nil, "The `NAMESPACE` to encrypt for. Repeated, it makes a document for each")
+	_ = cmd.RegisterFlagCompletionFunc("namespace", cobra.NoFileCompletions)
+	cmd.Flags().StringArrayVarP(&o.inputs, "filename", "f", nil, "Encrypt the v1/Secret documents in this `PATH`: a file, a folder, or - for standard input. May be repeated")
 	o.values.addTo(cmd)
 	cmd.Flags().BoolVar(&o.raw, "raw", false, "Print only the sealed value of --key")
 	o.spec.addTo(cmd)
 	o.recipients.addTo(cmd)
 	cmd.Flags().StringVarP(&o.write, "write", "w", "", "Create or change the manifest in this `FILE`")
-	o.output.addTo(cmd, "Form of the output")
+	o.output.addTo(cmd, "Form of the output or of a new file")
+	_ = cmd.RegisterFlagCompletionFunc("key", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return completeKeys(o.write, o.name)
+	})
 	return cmd
 }
 
@@ -121,7 +131,10 @@ func (o *encryptOptions) check() error {
 			return fmt.Errorf("name: %w", err)
 		}
 	}
-	for _, ns := range o.namespaces {
+	for i, ns := range o.namespaces {
+		if slices.Contains(o.namespaces[:i], ns) {
+			return fmt.Errorf("--namespace: %s is given twice", ns)
+		}
 		if err := encrypt.ValidateNamespace(ns); err != nil {
 			return fmt.Errorf("--namespace: %w", err)
 		}
@@ -236,12 +249,13 @@ func (o *encryptOptions) runDocuments(ctx context.Context, p *project) error {
 		skipped int
 	)
 	resolve := o.resolveOnce(p)
+	seen := make(map[[2]string]*draft)
 	for _, f := range files {
 		data, err := readBounded(o.streams, f.path, encrypt.MaxFileSize)
 		if err != nil {
 			return err
 		}
-		secrets, other, faults := encrypt.ReadSecrets(f.name(), data)
+		secrets, other, faults := encrypt.ReadSecrets(inputName(f.path), data)
 		clear(data)
 		skipped += other
 		for _, s := range secrets {
@@ -255,11 +269,18 @@ func (o *encryptOptions) runDocuments(ctx context.Context, p *project) error {
 			if err != nil {
 				return fmt.Errorf("%s:%d: %w", s.File, s.Line, err)
 			}
+			for _, d := range more {
+				name := [2]string{d.object.Namespace, d.object.Name}
+				if first := seen[name]; first != nil {
+					return d.wrap(fmt.Errorf("%s/%s stands in %s too", name[0], name[1], first.place))
+				}
+				seen[name] = d
+			}
 			drafts = append(drafts, more...)
 		}
 	}
 	if len(drafts) == 0 {
-		return fmt.Errorf("no v1/Secret among %d documents in %d files", skipped, len(files))
+		return withHint(errors.New("there is no v1/Secret to encrypt"), "looked at %d documents in %d files", skipped, len(files))
 	}
 	if err := sealAll(ctx, drafts, o.now()); err != nil {
 		return err
@@ -270,7 +291,7 @@ func (o *encryptOptions) runDocuments(ctx context.Context, p *project) error {
 		}
 	}
 	if skipped > 0 {
-		fmt.Fprintf(o.streams.ErrOut, "note: %d documents of other kinds were left out\n", skipped)
+		fmt.Fprintln(o.streams.ErrOut, "note: documents of other kinds that were left out:", skipped)
 	}
 	return targets.save(o.streams)
 }
@@ -278,7 +299,7 @@ func (o *encryptOptions) runDocuments(ctx context.Context, p *project) error {
 // resolveOnce finds the recipients of each rule once: a folder may hold thousands
 // of documents.
 func (o *encryptOptions) resolveOnce(p *project) func(encrypt.Rule) ([]encrypt.Recipient, error) {
-	byRule := make(map[string][]encrypt.Recipient)
+	byRule := make(map[string][]encrypt.Recipient) // of rules with one path only the first counts
 	return func(rule encrypt.Rule) ([]encrypt.Recipient, error) {
 		if rs := byRule[rule.Path]; rs != nil {
 			return rs, nil
@@ -289,7 +310,7 @@ func (o *encryptOptions) resolveOnce(p *project) func(encrypt.Rule) ([]encrypt.R
 	}
 }
 
-func (o *encryptOptions) draftsOf(s *encrypt.Secret, f inputFile, p *project, targets *targets, resolve func(encrypt.Rule) ([]encrypt.Recipient, error)) ([]*draft, error) {
+func (o *encryptOptions) draftsOf(s *encrypt.Secret, f manifestFile, p *project, targets *targets, resolve func(encrypt.Rule) ([]encrypt.Recipient, error)) ([]*draft, error) {
 	t, err := targets.forInput(f, p)
 	if err != nil {
 		return nil, err
@@ -339,37 +360,26 @@ func (o *encryptOptions) namespacesOf(s *encrypt.Secret, rule encrypt.Rule) ([]s
 	return []string{namespace}, nil
 }
 
-// An inputFile is a file named with -f, or found below a folder named so.
-type inputFile struct {
-	path     string // to open; - for standard input
-	relative string // below the folder, or the file's own name
-}
-
-func (f inputFile) name() string {
-	if f.path == "-" {
+// inputName returns how an input is called in messages.
+func inputName(path string) string {
+	if path == "-" {
 		return "standard input"
 	}
-	return f.path
+	return path
 }
 
-func (o *encryptOptions) inputFiles() ([]inputFile, error) {
-	var files []inputFile
+func (o *encryptOptions) inputFiles() ([]manifestFile, error) {
+	var files []manifestFile
 	for _, input := range o.inputs {
 		if input == "-" {
-			files = append(files, inputFile{path: "-", relative: "stdin.yaml"})
+			files = append(files, manifestFile{path: "-", relative: "stdin.yaml"})
 			continue
 		}
-		paths, err := manifestFiles(input)
+		more, err := manifestFiles(input)
 		if err != nil {
 			return nil, err
 		}
-		for _, path := range paths {
-			relative, err := filepath.Rel(input, path)
-			if err != nil || relative == "." {
-				relative = filepath.Base(path)
-			}
-			files = append(files, inputFile{path: path, relative: relative})
-		}
+		files = append(files, more...)
 	}
 	return files, nil
 }

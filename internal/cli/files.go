@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,26 +11,33 @@ import (
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
 
+// A manifestFile is a file that was named, or found below a folder that was.
+type manifestFile struct {
+	path     string
+	relative string // below the folder, or the file's own name
+}
+
 // manifestFiles returns the file that path is, or the YAML and JSON files in
 // the folder that it is, however deep. Like Safe, it follows no symbolic link
-// on the way; unlike Safe, it takes a named file whatever it is called.
-func manifestFiles(path string) ([]string, error) {
+// on the way; unlike Safe, it takes what is named whatever it is called, and through links.
+func manifestFiles(path string) ([]manifestFile, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
 	}
 	if !info.IsDir() {
-		return []string{path}, nil
+		return []manifestFile{{path, filepath.Base(path)}}, nil
 	}
-	var files []string
-	err = filepath.WalkDir(path, func(file string, entry fs.DirEntry, err error) error {
+	var files []manifestFile
+	err = fs.WalkDir(os.DirFS(path), ".", func(file string, entry fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
 		case entry.IsDir() && entry.Name() == ".git":
-			return filepath.SkipDir
+			return fs.SkipDir
 		case entry.Type().IsRegular() && isManifestName(entry.Name()):
-			files = append(files, file)
+			relative := filepath.FromSlash(file)
+			files = append(files, manifestFile{filepath.Join(path, relative), relative})
 		}
 		return nil
 	})
@@ -37,6 +45,31 @@ func manifestFiles(path string) ([]string, error) {
 		return nil, fmt.Errorf("looking for manifests in %s: %w", path, err)
 	}
 	return files, nil
+}
+
+// manifestFilesOf returns the files of all paths, sorted, each once however many of the
+// paths lead to it.
+func manifestFilesOf(paths []string) ([]string, error) {
+	byReal := make(map[string]string)
+	for _, path := range paths {
+		files, err := manifestFiles(path)
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range files {
+			real, err := filepath.Abs(f.path)
+			if err != nil {
+				return nil, err
+			}
+			if r, err := filepath.EvalSymlinks(real); err == nil {
+				real = r
+			}
+			if known, twice := byReal[real]; !twice || f.path < known {
+				byReal[real] = f.path
+			}
+		}
+	}
+	return slices.Sorted(maps.Values(byReal)), nil
 }
 
 func isManifestName(name string) bool {

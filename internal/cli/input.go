@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"syscall"
 
 	"golang.org/x/term"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
@@ -33,6 +34,8 @@ func readFile(path string, most int) ([]byte, error) {
 	return readAll(f, path, most)
 }
 
+var errLarger = errors.New("larger")
+
 func readAll(in io.Reader, name string, most int) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(in, int64(most)+1))
 	if err != nil {
@@ -41,7 +44,7 @@ func readAll(in io.Reader, name string, most int) ([]byte, error) {
 	}
 	if len(data) > most {
 		clear(data)
-		return nil, fmt.Errorf("%s is larger than %d bytes", name, most)
+		return nil, fmt.Errorf("%s: %w than %d bytes", name, errLarger, most)
 	}
 	return data, nil
 }
@@ -84,6 +87,10 @@ func (t *terminal) ask(prompt string) (string, error) {
 	return strings.TrimSpace(line), nil
 }
 
+// maxTypedLine is how much of a line Linux keeps, without the line's end. What is
+// typed beyond is lost in silence.
+const maxTypedLine = 4095
+
 // askHidden asks twice, without echo, for a value of one line.
 func (t *terminal) askHidden(name string) ([]byte, error) {
 	value, err := t.readHidden("value of " + name + " (hidden): ")
@@ -96,9 +103,17 @@ func (t *terminal) askHidden(name string) ([]byte, error) {
 		return nil, err
 	}
 	defer clear(again)
-	if !bytes.Equal(value, again) {
+	switch {
+	case !bytes.Equal(value, again):
+		err = errors.New("the two values differ")
+	case len(value) == 0:
+		err = withHint(errors.New("the value is empty"), "if an empty value is meant, say --from-literal KEY=")
+	case len(value) >= maxTypedLine:
+		err = withHint(fmt.Errorf("a terminal takes at most %d bytes a line, so the value may be cut off", maxTypedLine), "take it from a file with --from-file")
+	}
+	if err != nil {
 		clear(value)
-		return nil, errors.New("the two values differ")
+		return nil, err
 	}
 	return value, nil
 }
@@ -110,15 +125,22 @@ func (t *terminal) readHidden(prompt string) ([]byte, error) {
 	}
 	// A person who interrupts the prompt gets their echo back.
 	interrupted := make(chan os.Signal, 1)
-	signal.Notify(interrupted, os.Interrupt)
-	done := make(chan struct{})
-	defer close(done)
-	defer signal.Stop(interrupted)
+	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
+	done, ended := make(chan struct{}), make(chan struct{})
+	defer func() {
+		signal.Stop(interrupted)
+		close(done)
+		<-ended
+	}()
 	go func() {
+		defer close(ended)
 		select {
-		case <-interrupted:
+		case s := <-interrupted:
 			_ = term.Restore(t.fd, state)
 			fmt.Fprintln(t.out)
+			if s == syscall.SIGTERM {
+				os.Exit(exitTerminated)
+			}
 			os.Exit(exitInterrupted)
 		case <-done:
 		}

@@ -3,7 +3,6 @@ package cli
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -41,9 +40,9 @@ func newInspect(streams genericiooptions.IOStreams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "inspect FILE|-",
 		Short: "Show what is sealed, for whom and since when, but no value",
-		Long: `Show what a file of manifests holds: each key, what it is bound to, the key ids
-that open it, when it was sealed, and the size of the value. No key is needed, and
-no value is shown. Standard input may be a bare sealed value too.
+		Long: `Show what a file of manifests holds: each key, what it is bound to, the key
+ids that open it, when it was sealed, and the size of the value. No key is
+needed, and no value is shown. FILE may hold a bare sealed value too.
 
 Nothing of this is proven: only opening a value proves what it says of itself.
 
@@ -99,7 +98,7 @@ func (o inspectOptions) run() error {
 			}
 			// Where it stands is what the reader looks for; where it was sealed for, if
 			// elsewhere, is in the error.
-			row.Namespace, row.Name, row.Key = m.Object.Namespace, m.Object.Name, key
+			row.setPlace(encrypt.BindingOf(m.Object, key))
 			if err != nil {
 				row.Error = err.Error()
 				faults = append(faults, m.Fault(encrypt.DataField(key), err))
@@ -117,12 +116,14 @@ func (o inspectOptions) run() error {
 func looksSealed(text string) bool { return strings.HasPrefix(text, "YWdlLWVuY3J5cHRpb24u") }
 
 func inspectionOf(info encrypt.Info) inspection {
-	b := info.Binding
-	return inspection{
-		Namespace: b.Namespace, Name: b.Name, Key: b.Key,
-		Scope: b.Scope, Workloads: b.Workloads, SecretType: b.SecretType,
-		KeyIDs: info.KeyIDs, SealedAt: &info.SealedAt, Size: &info.Size, Hybrid: info.Hybrid,
-	}
+	r := inspection{KeyIDs: info.KeyIDs, SealedAt: &info.SealedAt, Size: &info.Size, Hybrid: info.Hybrid}
+	r.setPlace(info.Binding)
+	return r
+}
+
+func (r *inspection) setPlace(b encrypt.Binding) {
+	r.Namespace, r.Name, r.Key = b.Namespace, b.Name, b.Key
+	r.Scope, r.Workloads, r.SecretType = b.Scope, b.Workloads, b.SecretType
 }
 
 func (o inspectOptions) print(rows []inspection, faults []*encrypt.Fault) error {
@@ -141,45 +142,54 @@ func (o inspectOptions) print(rows []inspection, faults []*encrypt.Fault) error 
 	return nil
 }
 
+// printTable prints a paragraph for each object: what its values share would make
+// every line of one table too long for a terminal.
 func (o inspectOptions) printTable(rows []inspection) error {
-	w := tabwriter.NewWriter(o.streams.Out, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(w, "NAMESPACE\tNAME\tKEY\tSCOPE\tREADERS\tSECRET\tSEALED\tBYTES\tKEY ID")
-	for _, r := range rows {
+	w := tabwriter.NewWriter(o.streams.Out, 0, 0, 2, ' ', 0)
+	for i, r := range rows {
+		if i == 0 || !sameObject(r, rows[i-1]) {
+			if i > 0 {
+				fmt.Fprintln(w)
+			}
+			fmt.Fprintf(w, "%s/%s: scope %s, readers %s, %s\n", star(r.Namespace), star(r.Name), r.Scope, readers(r), delivery(r))
+			fmt.Fprintln(w, "  KEY\tBYTES\tSEALED\tKEY ID")
+		}
 		if r.SealedAt == nil {
-			fmt.Fprintf(w, "%s\t%s\t%s\t<unreadable>\n", r.Namespace, r.Name, r.Key)
+			fmt.Fprintf(w, "  %s\t<unreadable>\n", star(r.Key))
 			continue
 		}
-		ids := make([]string, len(r.KeyIDs))
-		for i, id := range r.KeyIDs {
-			ids[i] = string(id)
+		fmt.Fprintf(w, "  %s\t%d\t%s\t%s\n", star(r.Key), *r.Size, r.SealedAt.Format(time.RFC3339), r.KeyIDs[0])
+		for _, id := range r.KeyIDs[1:] {
+			fmt.Fprintf(w, "\t\t\t%s\n", id)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
-			star(r.Namespace), star(r.Name), star(r.Key), r.Scope, readers(r), none(r.SecretType),
-			r.SealedAt.Format(time.RFC3339), strconv.Itoa(*r.Size), strings.Join(ids, ","))
 	}
 	return w.Flush()
+}
+
+func sameObject(a, b inspection) bool {
+	return a.File == b.File && a.Namespace == b.Namespace && a.Name == b.Name
 }
 
 func readers(r inspection) string {
 	switch {
 	case len(r.Workloads) > 0:
-		return strings.Join(slices.Sorted(slices.Values(r.Workloads)), ",")
-	case r.Name != "":
+		return strings.Join(slices.Sorted(slices.Values(r.Workloads)), ", ")
+	case r.Scope == encrypt.Strict:
 		return r.Name
 	}
-	return none("")
+	return "<none>"
+}
+
+func delivery(r inspection) string {
+	if r.SecretType == "" {
+		return "no Kubernetes Secret"
+	}
+	return "Kubernetes Secret " + r.SecretType
 }
 
 func star(s string) string {
 	if s == "" {
 		return "*"
-	}
-	return s
-}
-
-func none(s string) string {
-	if s == "" {
-		return "<none>"
 	}
 	return s
 }

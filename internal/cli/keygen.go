@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
@@ -40,8 +41,9 @@ Exit codes: 0 done, 1 error.`,
 
   # A root key straight into a password manager
   kubectl vsecm keygen | pass insert -m vsecm/root-key`,
-		Args: noArgs,
-		RunE: func(*cobra.Command, []string) error { return o.run() },
+		Args:              noArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE:              func(*cobra.Command, []string) error { return o.run() },
 	}
 	cmd.Flags().StringVarP(&o.file, "output", "o", "", "Write the key to this new `FILE`, of mode 0600")
 	cmd.Flags().BoolVar(&o.classic, "classic", false, "Make a classic X25519 key instead of a hybrid one")
@@ -49,6 +51,13 @@ Exit codes: 0 done, 1 error.`,
 }
 
 func (o keygenOptions) run() error {
+	if o.file != "" {
+		if _, err := os.Stat(o.file); errors.Is(err, fs.ErrNotExist) {
+			if err := creatable(o.file); err != nil {
+				return err
+			}
+		}
+	}
 	key, err := unseal.Generate(o.classic)
 	if err != nil {
 		return err

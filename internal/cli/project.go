@@ -2,6 +2,7 @@ package cli
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -77,16 +78,31 @@ func (p *project) ruleWithin(relative string) encrypt.Rule {
 	return p.rules.Rule(relative)
 }
 
-// recipients returns a rule's recipients, those of its file included.
+// recipients returns a rule's recipients, those of its file included. The file may
+// lie nowhere but in the project, also by way of links: what is in it may appear in
+// an error.
 func (p *project) recipients(r encrypt.Rule) ([]encrypt.Recipient, error) {
 	if r.RecipientsFile == "" {
 		return r.Recipients, nil
 	}
-	more, err := readRecipients(filepath.Join(p.root, filepath.FromSlash(r.RecipientsFile)))
+	root, err := os.OpenRoot(p.root)
 	if err != nil {
 		return nil, err
 	}
-	return append(more, r.Recipients...), nil
+	defer root.Close()
+	name := filepath.FromSlash(r.RecipientsFile)
+	f, err := root.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("recipientsFile: %w", err)
+	}
+	defer f.Close()
+	path := filepath.Join(p.root, name)
+	data, err := readAll(f, path, encrypt.MaxRecipientsFileSize)
+	if err != nil {
+		return nil, err
+	}
+	more, err := encrypt.ParseRecipients(path, data)
+	return append(more, r.Recipients...), err
 }
 
 func readRecipients(file string) ([]encrypt.Recipient, error) {

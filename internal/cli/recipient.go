@@ -24,8 +24,9 @@ func newRecipient(streams genericiooptions.IOStreams) *cobra.Command {
 Exit codes: 0 done, 1 error.`,
 		Example: `  # For --recipient, $VSECM_RECIPIENTS or .vsecm.yaml
   kubectl vsecm recipient --root-key root-key.txt`,
-		Args: noArgs,
-		RunE: func(*cobra.Command, []string) error { return o.run() },
+		Args:              noArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE:              func(*cobra.Command, []string) error { return o.run() },
 	}
 	cmd.Flags().StringVar(&o.rootKey, "root-key", "", "The `FILE` of the root key, or - for standard input")
 	o.output.addTo(cmd, "Print an object with the key id too")

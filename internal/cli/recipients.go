@@ -22,8 +22,8 @@ type recipientFlags struct {
 }
 
 func (f *recipientFlags) addTo(cmd *cobra.Command) {
-	cmd.Flags().StringArrayVarP(&f.recipients, "recipient", "r", nil, "Seal to this `RECIPIENT` (age1…); may be repeated")
-	cmd.Flags().StringArrayVar(&f.files, "recipients-file", nil, "Seal to the recipients in this `FILE`, one a line; may be repeated")
+	cmd.Flags().StringArrayVarP(&f.recipients, "recipient", "r", nil, "Seal to this `RECIPIENT` (age1…). May be repeated")
+	cmd.Flags().StringArrayVar(&f.files, "recipients-file", nil, "Seal to the recipients in this `FILE`, one a line. May be repeated")
 	_ = cmd.RegisterFlagCompletionFunc("recipient", cobra.NoFileCompletions)
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -35,23 +36,24 @@ func newReveal(streams genericiooptions.IOStreams) *cobra.Command {
 		Use:   "reveal [NAME] -f FILE --root-key FILE [--key KEY]",
 		Short: "Decrypt manifests with the root key, without Safe",
 		Long: `Decrypt the manifests in a file with the root key, without Safe and without a
-cluster. This is for disaster recovery: where Safe runs, workloads get their secrets
-from it.
+cluster. This is for disaster recovery: where Safe runs, workloads get their
+secrets from it.
 
 The output is in the clear: v1/Secret documents (yaml, json), or lines
-NAME_KEY='VALUE' for a shell (env). With --key it is exactly the value's bytes and nothing else.
-Each value is held to the place where it stands: one that was copied from elsewhere is
-refused, and then nothing is printed.
+NAME_KEY='VALUE' for a shell (env). With --key it is exactly the value's bytes
+and nothing else. Each value is held to the place where it stands: one that was
+copied from elsewhere is refused, and then nothing is printed.
 
 Exit codes: 0 done, 1 error.`,
 		Example: `  # Everything in a file
   kubectl vsecm reveal -f secrets/db.yaml --root-key root-key.txt
 
   # Exactly the bytes of one value
-  kubectl vsecm reveal db -f secrets/db.yaml --root-key root-key.txt --key tls.key > tls.key
+  kubectl vsecm reveal -f db.yaml --root-key root-key.txt --key tls.key > tls.key
 
   # The root key from a password manager
-  pass show vsecm/root-key | kubectl vsecm reveal -f secrets/db.yaml --root-key - --key password`,
+  pass show vsecm/root-key |
+    kubectl vsecm reveal -f secrets/db.yaml --root-key - --key password`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return exactArgs(1, "at most one NAME")(cmd, args)
@@ -68,25 +70,12 @@ Exit codes: 0 done, 1 error.`,
 	cmd.Flags().StringVarP(&o.namespace, "namespace", "n", "", "Only manifests of this `NAMESPACE`")
 	cmd.Flags().StringVar(&o.key, "key", "", "Print the value of this `KEY` alone")
 	o.output.addTo(cmd, "Form of the output")
-	completeFromFile := func(cmd *cobra.Command, pick func(encrypt.Manifest) []string) ([]string, cobra.ShellCompDirective) {
-		data, err := readFile(o.file, encrypt.MaxFileSize)
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		var names []string
-		for _, m := range encrypt.ReadManifests(o.file, data, "").Objects {
-			names = append(names, pick(m)...)
-		}
-		return names, cobra.ShellCompDirectiveNoFileComp
-	}
-	_ = cmd.RegisterFlagCompletionFunc("key", func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-		return completeFromFile(cmd, func(m encrypt.Manifest) []string { return sortedKeys(m.Object.Spec.EncryptedData) })
+	_ = cmd.RegisterFlagCompletionFunc("namespace", cobra.NoFileCompletions)
+	_ = cmd.RegisterFlagCompletionFunc("key", func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return completeKeys(o.file, strings.Join(args, ""))
 	})
-	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-		if len(args) > 0 {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		return completeFromFile(cmd, func(m encrypt.Manifest) []string { return []string{m.Object.Name} })
+	cmd.ValidArgsFunction = func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return completeNames(o.file, args)
 	}
 	return cmd
 }

@@ -7,7 +7,9 @@
 //   - An error is one line, "error: …", that names the place; where there is a
 //     next step, a line "hint: …" follows. Every error goes through [Main].
 //   - Plaintext comes from standard input, files and a hidden prompt. It never
-//     appears in an error.
+//     appears in an error, and neither does a private key that was given where
+//     something else belongs.
+//   - Help fits into 80 columns.
 //   - Nothing reads a kubeconfig but the verbs that need what is in it, when they need it.
 //   - After a failure no file has been created or changed.
 package cli
@@ -20,6 +22,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
@@ -29,7 +32,8 @@ import (
 const (
 	exitOK          = 0
 	exitError       = 1
-	exitInterrupted = 130 // as shells have it: 128 and the number of SIGINT
+	exitInterrupted = 130 // as shells have it: 128 and the number of the signal
+	exitTerminated  = 143
 )
 
 const rootLong = `Encrypt secrets into YAML that is safe to commit, and work with the Safe that
@@ -65,9 +69,7 @@ func New(streams genericiooptions.IOStreams) *cobra.Command {
 	cmd.SetIn(streams.In)
 	cmd.SetOut(streams.Out)
 	cmd.SetErr(streams.ErrOut)
-	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return withHint(err, "see '%s --help'", cmd.CommandPath())
-	})
+	cmd.SetFlagErrorFunc(flagError)
 	cmd.SetUsageTemplate(usageTemplate)
 	conn.addFlags(cmd.PersistentFlags())
 	cmd.AddCommand(
@@ -77,10 +79,68 @@ func New(streams genericiooptions.IOStreams) *cobra.Command {
 		newValidate(streams),
 		newReveal(streams),
 		newRecipient(streams),
+		newStatus(streams),
 		newOptions(streams),
 		newVersion(streams),
+		newCompletion(streams),
 	)
+	help := newHelp(cmd)
+	cmd.SetHelpCommand(help)
+	for _, verb := range append(cmd.Commands(), help) {
+		verb.DisableFlagsInUseLine = true
+		verb.InitDefaultHelpFlag()
+		verb.Flags().Lookup("help").Usage = "Show this help"
+	}
 	return cmd
+}
+
+// newHelp replaces cobra's help, which answers a verb that there is not with
+// success.
+func newHelp(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:                   "help [VERB]",
+		Short:                 "Show the help of a verb",
+		DisableFlagsInUseLine: true,
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			var verbs []string
+			for _, verb := range root.Commands() {
+				if len(args) == 0 && verb.IsAvailableCommand() {
+					verbs = append(verbs, verb.Name())
+				}
+			}
+			return verbs, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			verb, rest, err := root.Find(args)
+			if err != nil || len(rest) > 0 {
+				return noArgs(root, args)
+			}
+			return verb.Help()
+		},
+	}
+}
+
+func flagError(cmd *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	if errors.As(err, &unknown) {
+		// pflag quotes what follows the letter: of -pPASSWORD, the password.
+		name := "--" + unknown.GetSpecifiedName()
+		if unknown.GetSpecifiedShortnames() != "" {
+			name = "-" + unknown.GetSpecifiedName()
+		}
+		err = fmt.Errorf("unknown flag %s", name)
+	}
+	var invalid *pflag.InvalidValueError
+	if errors.As(err, &invalid) {
+		// pflag quotes the value.
+		name := invalid.GetFlag().Name
+		if invalid.GetFlag().Value.Type() == "bool" {
+			err = fmt.Errorf("--%s takes true or false, or no value", name)
+		} else {
+			err = fmt.Errorf("--%s: %w", name, invalid.Unwrap())
+		}
+	}
+	return withHint(err, "see '%s --help'", cmd.CommandPath())
 }
 
 // A hintError is an error with a next step.
@@ -95,15 +155,9 @@ func withHint(err error, format string, args ...any) error {
 	return hintError{err, fmt.Sprintf(format, args...)}
 }
 
-// A silentError ends a verb that has said already what is wrong.
-type silentError struct{ error }
-
 func report(w io.Writer, err error) {
-	if errors.As(err, new(silentError)) {
-		return
-	}
 	for line := range strings.SplitSeq(err.Error(), "\n") {
-		fmt.Fprintln(w, "error:", line)
+		fmt.Fprintln(w, "error:", visible(line))
 	}
 	var hinted hintError
 	if errors.As(err, &hinted) {
@@ -145,9 +199,9 @@ func exactArgs(n int, names string) cobra.PositionalArgs {
 
 // usageTemplate is cobra's without the connection flags, which 'options' lists,
 // as kubectl has it.
-const usageTemplate = `Usage:{{if .Runnable}}
-  {{.UseLine}}{{end}}{{if .HasAvailableSubCommands}}
-  {{.CommandPath}} VERB{{end}}{{if .HasExample}}
+const usageTemplate = `Usage:{{if .HasAvailableSubCommands}}
+  {{.CommandPath}} VERB{{else}}
+  {{.UseLine}}{{end}}{{if .HasExample}}
 
 Examples:
 {{.Example}}{{end}}{{if .HasAvailableSubCommands}}
@@ -156,8 +210,8 @@ Verbs:{{range .Commands}}{{if (or .IsAvailableCommand (eq .Name "help"))}}
   {{rpad .Name .NamePadding }} {{.Short}}{{end}}{{end}}{{end}}{{if and .HasAvailableLocalFlags .HasParent}}
 
 Flags:
-{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}{{if .HasAvailableSubCommands}}
+{{.LocalFlags.FlagUsagesWrapped 80 | trimTrailingWhitespaces}}{{end}}{{if .HasAvailableSubCommands}}
 
-Use "{{.CommandPath}} VERB --help" for more about a verb, and "{{.CommandPath}} options"
-for the flags that say how to reach the cluster.{{end}}
+Use "{{.CommandPath}} VERB --help" for more about a verb, and
+"{{.CommandPath}} options" for the flags that say how to reach the cluster.{{end}}
 `

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,9 +25,9 @@ type valueFlags struct {
 }
 
 func (f *valueFlags) addTo(cmd *cobra.Command) {
-	cmd.Flags().StringArrayVar(&f.files, "from-file", nil, "Take a value from a file, `[KEY=]PATH`; the key is the file's name by default, and PATH may be - for standard input; may be repeated")
-	cmd.Flags().StringArrayVar(&f.literals, "from-literal", nil, "Take a value from the command line, `KEY=VALUE`, where shell history and process lists show it; may be repeated")
-	cmd.Flags().StringArrayVar(&f.envFiles, "from-env-file", nil, "Take values from the lines KEY=VALUE of this `FILE`; may be repeated")
+	cmd.Flags().StringArrayVar(&f.files, "from-file", nil, "Take a value from a file, whose name is the key unless `[KEY=]PATH` names one. PATH may be - for standard input, or a folder, each of whose files is a value. May be repeated")
+	cmd.Flags().StringArrayVar(&f.literals, "from-literal", nil, "Take a value from the command line, `KEY=VALUE`, where shell history and process lists show it. May be repeated")
+	cmd.Flags().StringArrayVar(&f.envFiles, "from-env-file", nil, "Take values from the lines KEY=VALUE of this `FILE`. May be repeated")
 	cmd.Flags().StringVar(&f.key, "key", "", "Take the value of this one `KEY` from standard input, or from a hidden prompt on a terminal")
 }
 
@@ -86,6 +87,11 @@ func wipe(byKey map[string][]byte) {
 	}
 }
 
+// errNoKey does not quote what is no key: it may be a part of the secret.
+func errNoKey(source string) error {
+	return fmt.Errorf("%s: not a key: want letters, digits, '-', '_' and '.', 253 of them at most", source)
+}
+
 // values are what was read so far.
 type values struct {
 	byKey     map[string][]byte
@@ -94,8 +100,7 @@ type values struct {
 
 func (vs *values) add(source, key string, value []byte) error {
 	if encrypt.ValidateKey(key) != nil {
-		// It is not quoted: it may be a part of the secret.
-		return fmt.Errorf("%s: not a key: want letters, digits, '-', '_' and '.'", source)
+		return errNoKey(source)
 	}
 	if _, twice := vs.byKey[key]; twice {
 		return fmt.Errorf("%s: key %s is given twice", source, key)
@@ -109,8 +114,8 @@ func (vs *values) add(source, key string, value []byte) error {
 
 // one takes a single value from standard input.
 func (vs *values) one(streams genericiooptions.IOStreams, key string) error {
-	if err := encrypt.ValidateKey(key); err != nil {
-		return fmt.Errorf("--key: %w", err)
+	if encrypt.ValidateKey(key) != nil {
+		return errNoKey("--key")
 	}
 	if t := terminalOf(streams); t != nil {
 		value, err := t.askHidden(key)
@@ -132,8 +137,13 @@ func (vs *values) stdin(streams genericiooptions.IOStreams) ([]byte, error) {
 	}
 	vs.readStdin = true
 	value, err := readBounded(streams, "-", encrypt.MaxValueSize)
+	if err == nil && len(value) == 0 {
+		// What a program before the pipe leaves that failed. It must not replace
+		// a value that works.
+		return nil, withHint(errors.New("standard input is empty"), "if an empty value is meant, say --from-literal KEY=")
+	}
 	if err == nil && bytes.HasSuffix(value, []byte("\n")) && bytes.Count(value, []byte("\n")) == 1 {
-		fmt.Fprintln(streams.ErrOut, "note: the value ends with a line break, which is sealed with it; leave it out with printf instead of echo")
+		fmt.Fprintln(streams.ErrOut, "note: the value ends with a line break, which is sealed with it")
 	}
 	return value, err
 }
@@ -153,6 +163,10 @@ func (vs *values) askAll(streams genericiooptions.IOStreams) error {
 			fmt.Fprintf(streams.ErrOut, "that is no key: %v\n", err)
 			continue
 		}
+		if _, twice := vs.byKey[key]; twice {
+			fmt.Fprintln(streams.ErrOut, "that key has its value already")
+			continue
+		}
 		value, err := t.askHidden(key)
 		if err != nil {
 			return err
@@ -169,6 +183,9 @@ func (vs *values) file(streams genericiooptions.IOStreams, arg string) error {
 	if !named {
 		path, key = arg, filepath.Base(arg)
 	}
+	if named && encrypt.ValidateKey(key) != nil {
+		return errNoKey("--from-file")
+	}
 	if path == "-" {
 		if !named {
 			return withHint(errors.New("--from-file: standard input has no name to take for a key"), "write KEY=-")
@@ -179,33 +196,64 @@ func (vs *values) file(streams genericiooptions.IOStreams, arg string) error {
 		}
 		return vs.add("--from-file", key, value)
 	}
+	if named && path == "" {
+		return errors.New("--from-file: want [KEY=]PATH")
+	}
 	info, err := os.Stat(path)
 	if err != nil {
-		return fmt.Errorf("--from-file: %w", err)
+		return fileError(key, named, err)
 	}
 	if !info.IsDir() {
-		value, err := readBounded(streams, path, encrypt.MaxValueSize)
+		value, err := readFile(path, encrypt.MaxValueSize)
 		if err != nil {
-			return fmt.Errorf("--from-file: %w", err)
+			return fileError(key, named, err)
 		}
 		return vs.add("--from-file", key, value)
 	}
 	if named {
 		return fmt.Errorf("--from-file: %s is a folder, whose files' names are the keys; it takes no KEY=", path)
 	}
+	return vs.folder(path)
+}
+
+// folder takes every file in path. A name that is no key is an error: to leave the
+// file out in silence would lose a secret.
+func (vs *values) folder(path string) error {
 	entries, err := os.ReadDir(path)
 	if err != nil {
 		return fmt.Errorf("--from-file: %w", err)
 	}
 	for _, e := range entries {
-		if info, err := os.Stat(filepath.Join(path, e.Name())); err != nil || !info.Mode().IsRegular() || encrypt.ValidateKey(e.Name()) != nil {
+		file := filepath.Join(path, e.Name())
+		// Through links: a mounted Secret consists of them.
+		info, err := os.Stat(file)
+		if err != nil {
+			return fmt.Errorf("--from-file: %w", err)
+		}
+		if !info.Mode().IsRegular() {
 			continue
 		}
-		if err := vs.file(streams, e.Name()+"="+filepath.Join(path, e.Name())); err != nil {
+		value, err := readFile(file, encrypt.MaxValueSize)
+		if err != nil {
+			return fmt.Errorf("--from-file: %w", err)
+		}
+		if err := vs.add("--from-file: "+file, e.Name(), value); err != nil {
+			clear(value)
 			return err
 		}
 	}
 	return nil
+}
+
+// fileError leaves out the path behind KEY=. Who takes --from-file for
+// --from-literal has written the secret there.
+func fileError(key string, named bool, err error) error {
+	var path *fs.PathError
+	if !named || !errors.As(err, &path) {
+		return fmt.Errorf("--from-file: %w", err)
+	}
+	err = fmt.Errorf("--from-file: the file for key %s: %w", key, path.Err)
+	return withHint(err, "behind %s= goes the path of a file that holds the value", key)
 }
 
 // envFile takes lines KEY=VALUE as kubectl does: no quoting, no expansion; empty lines
@@ -219,7 +267,8 @@ func (vs *values) envFile(streams genericiooptions.IOStreams, path string) error
 	line := 0
 	for text := range bytes.Lines(data) {
 		line++
-		text = bytes.TrimLeft(bytes.TrimRight(text, "\r\n"), " \t")
+		text = bytes.TrimSuffix(bytes.TrimSuffix(text, []byte("\n")), []byte("\r"))
+		text = bytes.TrimLeft(text, " \t")
 		if line == 1 {
 			text = bytes.TrimPrefix(text, []byte("\ufeff"))
 		}

@@ -75,8 +75,8 @@ func newStatus(streams genericiooptions.IOStreams) *cobra.Command {
 		Use:   "status [--safe unix://SOCKET]",
 		Short: "Show how Safe and its git sources fare",
 		Long: `Show how Safe and its git sources fare: the revision that was applied, and what
-keeps manifests from being delivered, with file, line and field. Safe is asked at
-its operator's socket, unix:///PATH, from --safe or $VSECM_SAFE.
+keeps manifests from being delivered, with file, line and field. Safe is asked
+at its operator's socket, unix:///PATH, from --safe or $VSECM_SAFE.
 
 Exit codes: 0 all is well, 1 faults or another error.`,
 		Example: `  kubectl vsecm status --safe unix:///var/lib/vsecm/operator.sock`,

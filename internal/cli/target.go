@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -23,7 +24,9 @@ type target struct {
 	json             bool
 	defaultNamespace string
 	existing         []encrypt.Manifest
-	data             []byte // the file's text, with what was put
+	exists           bool
+	original         []byte // the file's text, as it was read
+	data             []byte // the same, with what was put
 	added            []*v1alpha1.EncryptedSecret
 }
 
@@ -37,20 +40,52 @@ func openTarget(path, form, defaultNamespace string) (*target, error) {
 	if form == "" {
 		t.json = strings.HasSuffix(path, ".json")
 	}
-	var err error
-	t.data, err = readFile(path, encrypt.MaxFileSize)
-	if errors.Is(err, fs.ErrNotExist) {
-		return t, nil
-	}
-	if err != nil {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return t, creatable(path)
+	case err != nil:
 		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	t.exists = true
+	if t.original, err = readFile(path, encrypt.MaxFileSize); err != nil {
+		return nil, err
+	}
+	t.data = t.original
+	if text := bytes.TrimSpace(t.data); len(text) > 0 {
+		t.json = text[0] == '{'
+	}
+	if form != "" && t.json != (form == "json") {
+		return nil, withHint(fmt.Errorf("%s is there already, and is not %s", path, strings.ToUpper(form)), "leave out -o: the file stays what it is")
 	}
 	ms := encrypt.ReadManifests(path, t.data, defaultNamespace)
 	if len(ms.Faults) > 0 {
 		return nil, withHint(faultsError(ms.Faults), "repair the file first; it was not changed")
 	}
+	if len(ms.PlainSecrets) > 0 {
+		// It would look encrypted, and still give everything away.
+		return nil, withHint(fmt.Errorf("%s:%d: a v1/Secret in the clear is in the file that was to be written to", path, ms.PlainSecrets[0].Line),
+			"write to another file")
+	}
 	t.existing = ms.Objects
 	return t, nil
+}
+
+// creatable tells early, and in plain words, why a new file cannot be made.
+func creatable(path string) error {
+	if _, err := os.Lstat(path); err == nil {
+		return fmt.Errorf("%s is a symbolic link to nothing", path)
+	}
+	if strings.HasSuffix(path, "/") || strings.HasSuffix(path, string(filepath.Separator)) {
+		return fmt.Errorf("there is no folder %s", path)
+	}
+	dir := filepath.Dir(path)
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return withHint(fmt.Errorf("%s: there is no folder %s", path, dir), "make it first")
+	}
+	return nil
 }
 
 // find returns the file's manifest of a name.
@@ -75,7 +110,7 @@ func (t *target) namespaces(name string) []string {
 }
 
 // pathFor returns the path that the project's rules are found by.
-func (t *target) pathFor(f inputFile) string {
+func (t *target) pathFor(f manifestFile) string {
 	if t.path == "" {
 		return f.relative
 	}
@@ -106,11 +141,6 @@ func (t *target) put(d *draft) error {
 		t.data = edited
 		return nil
 	}
-	for _, o := range t.added {
-		if o.Namespace == d.object.Namespace && o.Name == d.object.Name {
-			return d.wrap(fmt.Errorf("%s/%s is there twice", o.Namespace, o.Name))
-		}
-	}
 	d.object.Spec.EncryptedData = all
 	t.added = append(t.added, d.object)
 	return nil
@@ -121,6 +151,20 @@ func (t *target) text() ([]byte, error) {
 	if len(t.added) == 0 {
 		return t.data, nil
 	}
+	text, err := t.appended()
+	if err != nil || len(t.data) == 0 {
+		return text, err
+	}
+	// The file may hold what is none of ours, and hardly YAML: it must be
+	// readable with what comes behind it.
+	ms := encrypt.ReadManifests(t.path, text, t.defaultNamespace)
+	if len(ms.Faults) > 0 || len(ms.Objects) != len(t.existing)+len(t.added) {
+		return nil, withHint(fmt.Errorf("%s: a manifest cannot be added to what is in the file", t.path), "write to another file")
+	}
+	return text, nil
+}
+
+func (t *target) appended() ([]byte, error) {
 	if !t.json {
 		text, err := encrypt.MarshalYAML(t.added...)
 		if err != nil {
@@ -128,10 +172,15 @@ func (t *target) text() ([]byte, error) {
 		}
 		return encrypt.AppendDocument(t.data, text), nil
 	}
-	if len(t.added)+len(t.existing) > 1 {
-		return nil, withHint(errors.New("JSON holds one document, and there are several"), "write YAML")
+	text, err := encrypt.MarshalJSON(t.added...)
+	if err != nil {
+		return nil, err
 	}
-	return encrypt.MarshalJSON(t.added...)
+	var before []byte
+	if trimmed := bytes.TrimRight(t.data, " \t\r\n"); len(trimmed) > 0 {
+		before = append(slices.Clone(trimmed), '\n')
+	}
+	return append(before, text...), nil
 }
 
 func (t *target) save(streams genericiooptions.IOStreams) error {
@@ -146,66 +195,37 @@ func (t *target) save(streams genericiooptions.IOStreams) error {
 	if len(text) > encrypt.MaxFileSize {
 		return withHint(fmt.Errorf("%s would be larger than %d bytes", t.path, encrypt.MaxFileSize), "spread the manifests over several files")
 	}
+	if err := t.write(text); err != nil {
+		return fmt.Errorf("writing %s: %w", t.path, err)
+	}
+	return nil
+}
+
+// write replaces what was read, and nothing else: an editor may have the file
+// open while somebody types a value.
+func (t *target) write(text []byte) error {
+	changed := withHint(errors.New("somebody else has changed the file meanwhile, and it is left as it is"), "do it again")
+	if !t.exists {
+		err := encrypt.CreateFile(t.path, text, 0o644)
+		if errors.Is(err, fs.ErrExist) {
+			return changed
+		}
+		return err
+	}
+	current, err := readFile(t.path, encrypt.MaxFileSize)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(current, t.original) {
+		return changed
+	}
 	return encrypt.ReplaceFile(t.path, text, 0o644)
 }
 
-// targets are the targets of many input files: one for all, or, where -w is a
-// folder, one for each.
-type targets struct {
-	folder string
-	one    *target
-	byPath map[string]*target
-}
-
-func newTargets(write, form string) (*targets, error) {
-	if info, err := os.Stat(write); err == nil && info.IsDir() {
-		if form == "json" {
-			return nil, errors.New("-o json excludes -w with a folder")
-		}
-		return &targets{folder: write, byPath: make(map[string]*target)}, nil
+// restore undoes write.
+func (t *target) restore() error {
+	if !t.exists {
+		return os.Remove(t.path)
 	}
-	if strings.HasSuffix(write, string(filepath.Separator)) {
-		return nil, fmt.Errorf("there is no folder %s", write)
-	}
-	one, err := openTarget(write, form, "")
-	return &targets{one: one}, err
-}
-
-func (ts *targets) forInput(f inputFile, p *project) (*target, error) {
-	if ts.one != nil {
-		return ts.one, nil
-	}
-	path := filepath.Join(ts.folder, strings.TrimSuffix(f.relative, filepath.Ext(f.relative))+".yaml")
-	if t := ts.byPath[path]; t != nil {
-		return t, nil
-	}
-	t, err := openTarget(path, "yaml", p.rule(path).Namespace)
-	if err != nil {
-		return nil, err
-	}
-	ts.byPath[path] = t
-	return t, nil
-}
-
-// save writes every target. Each file is written all at once; the first error
-// ends it, and the files before it stand.
-func (ts *targets) save(streams genericiooptions.IOStreams) error {
-	if ts.one != nil {
-		return ts.one.save(streams)
-	}
-	paths := slices.Sorted(maps.Keys(ts.byPath))
-	for _, path := range paths {
-		if _, err := ts.byPath[path].text(); err != nil {
-			return err
-		}
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			return err
-		}
-	}
-	for i, path := range paths {
-		if err := ts.byPath[path].save(streams); err != nil {
-			return fmt.Errorf("after %d of %d files: %w", i, len(paths), err)
-		}
-	}
-	return nil
+	return encrypt.ReplaceFile(t.path, t.original, 0o644)
 }

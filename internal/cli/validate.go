@@ -1,10 +1,16 @@
 package cli
 
 import (
+	"bufio"
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
+	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -14,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
+	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
 
@@ -29,19 +36,21 @@ func newValidate(streams genericiooptions.IOStreams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "validate PATH…",
 		Short: "Check manifests, for pull requests and CI",
-		Long: `Check every manifest in files and folders, as Safe will: that it is well formed,
-that each value is bound to the place where it stands, that no name is there twice,
-and what .vsecm.yaml demands: recipients, no retired keys, no plaintext Secrets.
-No key is needed, so whether a value opens is not known.
+		Long: `Check every manifest in files and folders, as Safe will: that it is well
+formed, that each value is bound to the place where it stands, that no name is
+there twice, and what .vsecm.yaml demands: recipients, no retired keys, no
+plaintext Secrets. No key is needed, so whether a value opens is not known.
 
 Every fault is a line FILE:LINE: FIELD: what is wrong, on standard output.
+Folders are searched for .yaml, .yml and .json files; links are not followed.
 
 Exit codes: 0 no fault, 1 faults or another error.`,
 		Example: `  # Everything below the working directory
   kubectl vsecm validate .
 
   # What a commit is about to change
-  git diff --cached --name-only --diff-filter=d -z -- '*.yaml' | xargs -0 -r kubectl vsecm validate`,
+  git diff --cached --name-only --diff-filter=d -z -- '*.yaml' |
+    xargs -0 -r kubectl vsecm validate`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return withHint(errors.New("nothing to validate"), "name files or folders; . for everything here")
@@ -62,16 +71,11 @@ func (o validateOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var files []string
-	for _, path := range o.paths {
-		more, err := manifestFiles(path)
-		if err != nil {
-			return err
-		}
-		files = append(files, more...)
+	files, err := manifestFilesOf(o.paths)
+	if err != nil {
+		return err
 	}
-	slices.Sort(files)
-	files = slices.Compact(files)
+	recipients, faults := p.recipientsByRule()
 
 	results := make([]checked, len(files))
 	group, ctx := errgroup.WithContext(ctx)
@@ -81,7 +85,7 @@ func (o validateOptions) run(ctx context.Context) error {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			results[i] = o.check(p, file)
+			results[i] = o.check(p, recipients, file)
 			return nil
 		})
 	}
@@ -89,21 +93,44 @@ func (o validateOptions) run(ctx context.Context) error {
 		return err
 	}
 
-	faults := doubles(results)
+	faults = append(faults, doubles(results)...)
 	objects := 0
 	for _, r := range results {
 		faults = append(faults, r.faults...)
 		objects += len(r.manifests)
 	}
-	slices.SortStableFunc(faults, func(a, b *encrypt.Fault) int { return strings.Compare(a.File, b.File) })
+	slices.SortStableFunc(faults, func(a, b *encrypt.Fault) int {
+		return cmp.Or(strings.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line))
+	})
 	if err := o.print(faults); err != nil {
 		return err
 	}
-	fmt.Fprintf(o.streams.ErrOut, "%d files, %d manifests, %d faults\n", len(files), objects, len(faults))
 	if len(faults) > 0 {
-		return silentError{errors.New("there are faults")}
+		return fmt.Errorf("faults: %d, in manifests: %d, files: %d", len(faults), objects, len(files))
 	}
+	fmt.Fprintf(o.streams.ErrOut, "no faults; manifests: %d, files: %d\n", objects, len(files))
 	return nil
+}
+
+// recipientsByRule returns the recipients by the path of their rule, and what is wrong
+// with those that cannot be read.
+func (p *project) recipientsByRule() (map[string][]encrypt.Recipient, []*encrypt.Fault) {
+	byRule := make(map[string][]encrypt.Recipient)
+	var faults []*encrypt.Fault
+	if p.rules == nil {
+		return byRule, nil
+	}
+	for _, rule := range p.rules.Rules {
+		if _, known := byRule[rule.Path]; known {
+			continue // of rules with one path only the first counts
+		}
+		rs, err := p.recipients(rule)
+		if err != nil {
+			faults = append(faults, &encrypt.Fault{File: filepath.Join(p.root, encrypt.ProjectFile), Field: "rules", Err: err})
+		}
+		byRule[rule.Path] = rs
+	}
+	return byRule, faults
 }
 
 // checked is what was found in one file.
@@ -112,12 +139,15 @@ type checked struct {
 	faults    []*encrypt.Fault
 }
 
-func (o validateOptions) check(p *project, file string) checked {
+func (o validateOptions) check(p *project, recipients map[string][]encrypt.Recipient, file string) checked {
+	rule := p.rule(file)
 	data, err := readFile(file, encrypt.MaxFileSize)
+	if errors.Is(err, errLarger) && !rule.ForbidPlaintext && !mentionsManifests(file) {
+		return checked{} // such as other people's CRDs
+	}
 	if err != nil {
 		return checked{faults: []*encrypt.Fault{{File: file, Err: err}}}
 	}
-	rule := p.rule(file)
 	ms := encrypt.ReadManifests(file, data, rule.Namespace)
 	c := checked{manifests: ms.Objects, faults: ms.Faults}
 	if rule.ForbidPlaintext {
@@ -126,15 +156,36 @@ func (o validateOptions) check(p *project, file string) checked {
 				Err: errors.New("a plaintext Secret, which .vsecm.yaml forbids here: encrypt it with 'kubectl vsecm encrypt -f'")})
 		}
 	}
-	want, err := p.recipients(rule)
-	if err != nil {
-		c.faults = append(c.faults, &encrypt.Fault{File: file, Err: err})
-	}
 	for _, m := range ms.Objects {
 		c.faults = append(c.faults, m.CheckValues(o.now())...)
-		c.faults = append(c.faults, p.checkKeys(m, want)...)
+		c.faults = append(c.faults, p.checkKeys(m, recipients[rule.Path])...)
 	}
 	return c
+}
+
+// mentionsManifests tells whether a file that is too large to be read may hold
+// manifests, as far as a search for their group can tell.
+func mentionsManifests(file string) bool {
+	f, err := os.Open(file)
+	if err != nil {
+		return true
+	}
+	defer f.Close()
+	return bytesIn(bufio.NewReader(f), v1alpha1.Group+"/")
+}
+
+// bytesIn tells whether text stands in what r gives.
+func bytesIn(r *bufio.Reader, text string) bool {
+	for {
+		window, err := r.Peek(r.Size())
+		if bytes.Contains(window, []byte(text)) {
+			return true
+		}
+		if err != nil {
+			return !errors.Is(err, io.EOF)
+		}
+		_, _ = r.Discard(len(window) - len(text) + 1) // as much is there
+	}
 }
 
 // checkKeys tells which values are sealed to other keys than the project has
@@ -187,7 +238,7 @@ func doubles(results []checked) []*encrypt.Fault {
 func (o validateOptions) print(faults []*encrypt.Fault) error {
 	if o.output.value == "" {
 		for _, f := range faults {
-			if _, err := fmt.Fprintln(o.streams.Out, f); err != nil {
+			if _, err := fmt.Fprintln(o.streams.Out, visible(f.Error())); err != nil {
 				return err
 			}
 		}

@@ -12,10 +12,11 @@ import (
 func newVersion(streams genericiooptions.IOStreams) *cobra.Command {
 	output := outputFlag{forms: []string{"json", "yaml"}}
 	cmd := &cobra.Command{
-		Use:   "version",
-		Short: "Print the plugin's version",
-		Long:  "Print the plugin's version.\n\nExit codes: 0 done, 1 error.",
-		Args:  noArgs,
+		Use:               "version",
+		Short:             "Print the plugin's version",
+		Long:              "Print the plugin's version.\n\nExit codes: 0 done, 1 error.",
+		Args:              noArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(*cobra.Command, []string) error {
 			if output.value != "" {
 				return printObject(streams.Out, output.value, version.Get())

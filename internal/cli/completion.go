@@ -1,0 +1,94 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+
+	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
+)
+
+// newCompletion replaces cobra's, which knows nothing of kubectl.
+func newCompletion(streams genericiooptions.IOStreams) *cobra.Command {
+	shells := []string{"bash", "zsh", "fish", "powershell"}
+	return &cobra.Command{
+		Use:   "completion bash|zsh|fish|powershell",
+		Short: "Print a script that completes verbs, flags and names",
+		Long: `Print a script for a shell, which completes kubectl-vsecm: verbs, flags, files,
+and the names and keys in them.
+
+For 'kubectl vsecm', kubectl does it, from version 1.26 on, with its own
+completion turned on. It asks a program kubectl_complete-vsecm, to be put into
+the PATH:
+
+  #!/bin/sh
+  exec kubectl-vsecm __complete "$@"
+
+Exit codes: 0 done, 1 error.`,
+		Example: `  # In ~/.bashrc; needs the package bash-completion
+  source <(kubectl-vsecm completion bash)
+
+  # In ~/.zshrc, after compinit
+  source <(kubectl-vsecm completion zsh)
+
+  # For fish
+  kubectl-vsecm completion fish > ~/.config/fish/completions/kubectl-vsecm.fish`,
+		Args:      exactArgs(1, "the name of one shell"),
+		ValidArgs: shells,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			root := cmd.Root()
+			switch args[0] {
+			case "bash":
+				return root.GenBashCompletionV2(streams.Out, true)
+			case "zsh":
+				return root.GenZshCompletion(streams.Out)
+			case "fish":
+				return root.GenFishCompletion(streams.Out, true)
+			case "powershell":
+				return root.GenPowerShellCompletionWithDesc(streams.Out)
+			}
+			return withHint(fmt.Errorf("no completion for %q", args[0]), "want bash, zsh, fish or powershell")
+		},
+	}
+}
+
+// completeNames completes the NAME of a manifest in file.
+func completeNames(file string, args []string) ([]string, cobra.ShellCompDirective) {
+	var names []string
+	if len(args) == 0 {
+		for _, m := range manifestsIn(file) {
+			names = append(names, m.Object.Name)
+		}
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeKeys completes a key of the manifests in file of the name, or of any name if
+// it is empty.
+func completeKeys(file, name string) ([]string, cobra.ShellCompDirective) {
+	var keys []string
+	for _, m := range manifestsIn(file) {
+		if name == "" || m.Object.Name == name {
+			keys = append(keys, sortedKeys(m.Object.Spec.EncryptedData)...)
+		}
+	}
+	return keys, cobra.ShellCompDirectiveNoFileComp
+}
+
+// manifestsIn returns what can be read of a regular file: a person who presses Tab waits.
+func manifestsIn(file string) []encrypt.Manifest {
+	if info, err := os.Stat(file); err != nil || !info.Mode().IsRegular() {
+		return nil
+	}
+	data, err := readFile(file, encrypt.MaxFileSize)
+	if err != nil {
+		return nil
+	}
+	p, err := findProject()
+	if err != nil {
+		return nil
+	}
+	return encrypt.ReadManifests(file, data, p.rule(file).Namespace).Objects
+}
