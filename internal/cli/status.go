@@ -210,19 +210,19 @@ func (s sourceStatus) printTroubles(w io.Writer) {
 		line("%s\n", s.Error)
 	}
 	if s.Faults.Total > 0 {
-		line("%d faults; what they concern keeps its last good version\n", s.Faults.Total)
+		line("%s; what is concerned keeps its last good version\n", counted(s.Faults.Total, "fault"))
 		for _, f := range s.Faults.Items {
 			fmt.Fprintf(w, "  %s\n", f)
 		}
 	}
 	if s.Warnings.Total > 0 {
-		line("%d warnings\n", s.Warnings.Total)
+		line("%s\n", counted(s.Warnings.Total, "warning"))
 		for _, f := range s.Warnings.Items {
 			fmt.Fprintf(w, "  %s\n", f)
 		}
 	}
 	if s.Braked {
-		line("%d deletions wait, since they are too many to be done unasked\n", s.PendingDeletions.Total)
+		line("%s held back: too many to be done unasked\n", counted(s.PendingDeletions.Total, "deletion"))
 	}
 }
 
@@ -241,6 +241,13 @@ func (f statusFault) String() string {
 	}
 	b.WriteString(f.Message)
 	return b.String()
+}
+
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 func short(revision string) string { return revision[:min(len(revision), 12)] }

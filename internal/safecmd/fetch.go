@@ -3,12 +3,17 @@ package safecmd
 import (
 	"context"
 	"errors"
+	"os"
 
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
 	"github.com/vsecm/kubectl-vsecm/internal/fetch"
 )
+
+// safeVariable is where workloads find Safe, by the name that VSecM's SDK has
+// for it.
+const safeVariable = "VSECM_SAFE_ENDPOINT_URL"
 
 type fetchOptions struct {
 	streams genericiooptions.IOStreams
@@ -59,7 +64,7 @@ server is not Safe. When it fails, nothing is printed and no file is changed.`,
 	f.StringVar(&o.dir, "dir", "", "write the secrets as files into this `DIR`, and print nothing")
 	f.StringVarP(&o.output, "output", "o", string(fetch.JSON), "`FORMAT` to print: json, yaml or env")
 	f.StringVar(&o.client.Socket, "socket", "", "`ADDRESS` of the SPIFFE Workload API, such as unix:///run/spire/agent.sock (default $SPIFFE_ENDPOINT_SOCKET)")
-	f.StringVar(&o.client.URL, "safe", fetch.DefaultURL, "`URL` of Safe")
+	f.StringVar(&o.client.URL, "safe", "", "`URL` of Safe (default $VSECM_SAFE_ENDPOINT_URL, or "+fetch.DefaultURL+")")
 	f.StringVar(&o.client.SafeID, "safe-id", "", "SPIFFE `ID` that Safe must have (default: VSecM's, /workload/vsecm-safe/ns/vsecm-system/sa/vsecm-safe/n/POD, in this workload's trust domain)")
 	cmd.MarkFlagsMutuallyExclusive("dir", "output")
 	// The flags are there: they were just added.
@@ -73,6 +78,9 @@ func (o *fetchOptions) run(ctx context.Context) error {
 	format, err := fetch.ParseFormat(o.output)
 	if err != nil {
 		return err
+	}
+	if o.client.URL == "" {
+		o.client.URL = os.Getenv(safeVariable)
 	}
 	client, err := fetch.New(ctx, o.client)
 	if err != nil {
