@@ -14,7 +14,7 @@
 //
 // Standard output may be a pipe that nobody empties, and then a write never
 // returns. So only one goroutine writes; the callers hand their lines to it
-// through a queue of 4,096 lines, which is some 2 MiB. While a write hangs, Note drops
+// through a queue of 4,096 lines. While a write hangs, Note drops
 // what no longer fits, and Record waits two seconds before it refuses.
 package audit
 
@@ -68,7 +68,7 @@ const Anonymous = "anonymous"
 // An Entry is one call.
 type Entry struct {
 	Time      time.Time // of the call; written in UTC
-	RequestID string    // as in the answer's X-Request-Id
+	RequestID string    // as a problem names it to the caller
 	Actor     string    // a SPIFFE ID, [Anonymous], or "uid:" and a number
 	Verb      string    // get, watch, sync, connect
 	Object    string    // what the verb was applied to, such as "secrets shop/db shop/api"
@@ -123,9 +123,10 @@ type Log struct {
 	wait time.Duration
 }
 
-// An item is a line on its way to the writer.
+// An item is a line on its way to the writer, which formats it: that is work
+// that a caller's goroutine, often a fresh one with a small stack, is spared.
 type item struct {
-	line []byte
+	entry Entry
 	// written, of Record, is given the result.
 	written chan error
 	// state is where the line is. A caller that gave up takes its line back,
@@ -165,7 +166,7 @@ func newLog(w io.Writer, reg prometheus.Registerer, length int, wait time.Durati
 // Note logs a call that is answered whether or not it could be logged. It
 // never waits.
 func (l *Log) Note(e Entry) {
-	if !l.put(&item{line: e.line()}) {
+	if !l.put(&item{entry: e}) {
 		l.dropped.Inc()
 	}
 }
@@ -177,7 +178,7 @@ func (l *Log) Note(e Entry) {
 func (l *Log) Record(ctx context.Context, e Entry) error {
 	ctx, cancel := context.WithTimeout(ctx, l.wait)
 	defer cancel()
-	it := &item{line: e.line(), written: make(chan error, 1)}
+	it := &item{entry: e, written: make(chan error, 1)}
 	if !l.put(it) {
 		return fmt.Errorf("%w: the log is full or closed", ErrNotRecorded)
 	}
@@ -260,7 +261,7 @@ func (l *Log) flush(buf *bufio.Writer, w io.Writer, batch []*item) {
 			continue
 		}
 		live = append(live, it)
-		if _, e := buf.Write(it.line); e != nil {
+		if _, e := buf.Write(it.entry.line()); e != nil {
 			err = e
 		}
 	}

@@ -139,6 +139,7 @@ func Write(w http.ResponseWriter, t Type, detail, requestID string) {
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("X-Request-Id", requestID)
 	w.WriteHeader(status)
 	// The caller may be gone; that is its loss alone.
 	_, _ = w.Write(body)

@@ -26,7 +26,7 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 				t.Errorf("status %d, want %d", resp.StatusCode, tt.status)
 			}
 			for header, want := range map[string]string{
-				"Content-Type": ContentType, "Cache-Control": "no-store", "ETag": "", "X-Content-Type-Options": "nosniff",
+				"Content-Type": ContentType, "Cache-Control": "no-store", "ETag": "", "X-Content-Type-Options": "nosniff", "X-Request-Id": "r1",
 			} {
 				if got := resp.Header.Get(header); got != want {
 					t.Errorf("%s is %q, want %q", header, got, want)

@@ -70,7 +70,6 @@ func (s *Server) apiServer() *http.Server {
 func (s *Server) api(w http.ResponseWriter, r *http.Request) {
 	start := s.now()
 	c := &call{id: requestID(), route: "other", actor: audit.Anonymous, verb: verbOf(r.Method), object: "unknown"}
-	w.Header().Set("X-Request-Id", c.id)
 	defer func() {
 		if v := recover(); v != nil {
 			s.Log.Error("a request failed", "request", c.id, "panic", panicText(v), "stack", string(debug.Stack()))
@@ -172,7 +171,6 @@ func (c *call) answer(w http.ResponseWriter, body []byte) {
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
 	_, _ = w.Write(body)
 }
 

@@ -23,6 +23,7 @@ func TestEveryCallIsOneAuditLine(t *testing.T) {
 		return err == nil && len(list) == 2
 	})
 	began := time.Now()
+	// Problems tell their caller the id that they are on record under.
 	var ids []string
 	call := func(c *http.Client, method, path string, headers ...string) reply {
 		r := do(t, c, method, s.url+path, headers...)
@@ -52,22 +53,20 @@ func TestEveryCallIsOneAuditLine(t *testing.T) {
 		{Actor: svc("shop", "db"), Verb: "post", Object: "secrets", Outcome: string(problem.MethodNotAllowed)},
 		{Actor: svc("shop", "db"), Verb: "get", Object: "unknown", Outcome: string(problem.NotFound)},
 	}
-	got := map[string]audit.Entry{}
-	lines := s.auditLines()
-	for _, e := range lines {
+	got := s.auditLines()
+	if len(got) != len(want) {
+		t.Fatalf("%d lines of %d calls: %s", len(got), len(want), s.audit)
+	}
+	for i, e := range got {
 		if e.Time.Before(began.Add(-time.Second)) || e.Time.After(time.Now()) {
 			t.Errorf("on record at %v", e.Time)
 		}
-		id := e.RequestID
+		if e.RequestID == "" || ids[i] != "" && ids[i] != e.RequestID {
+			t.Errorf("call %d has id %q, and is on record under %q", i, ids[i], e.RequestID)
+		}
 		e.Time, e.RequestID = time.Time{}, ""
-		got[id] = e
-	}
-	if len(lines) != len(want) || len(got) != len(want) {
-		t.Errorf("%d lines of %d calls: %s", len(lines), len(want), s.audit)
-	}
-	for i, id := range ids {
-		if got[id] != want[i] {
-			t.Errorf("call %d is on record as %+v, want %+v", i, got[id], want[i])
+		if e != want[i] {
+			t.Errorf("call %d is on record as %+v, want %+v", i, e, want[i])
 		}
 	}
 }

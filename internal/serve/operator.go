@@ -40,7 +40,7 @@ func (s *Server) operatorServer() *http.Server {
 // refused when that cannot be.
 func (s *Server) audited(object string, handle func(http.ResponseWriter, *http.Request, *call)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		c := newOperatorCall(w, r)
+		c := newOperatorCall(r)
 		c.object = object
 		if object == "sources" {
 			c.verb = "sync"
@@ -59,16 +59,14 @@ func (s *Server) audited(object string, handle func(http.ResponseWriter, *http.R
 }
 
 func (s *Server) unknownOperatorCall(w http.ResponseWriter, r *http.Request) {
-	c := newOperatorCall(w, r)
+	c := newOperatorCall(r)
 	if s.record(w, r, c, string(problem.NotFound)) {
 		c.refuse(w, problem.NotFound, "the operator's socket has no such call")
 	}
 }
 
-func newOperatorCall(w http.ResponseWriter, r *http.Request) *call {
-	c := &call{id: requestID(), actor: r.Context().Value(actorKey{}).(string), verb: verbOf(r.Method), object: "unknown"}
-	w.Header().Set("X-Request-Id", c.id)
-	return c
+func newOperatorCall(r *http.Request) *call {
+	return &call{id: requestID(), actor: r.Context().Value(actorKey{}).(string), verb: verbOf(r.Method), object: "unknown"}
 }
 
 // record writes a call's line, or answers that it could not.
