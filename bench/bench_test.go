@@ -66,29 +66,31 @@ func TestRowSaysWhetherItsAimIsMet(t *testing.T) {
 
 func TestParseBenchmarksTakesTheMedianOfEach(t *testing.T) {
 	results, err := parseBenchmarks([]byte(`goos: linux
-BenchmarkSyncOneFile/100-2         	     100	  3000000 ns/op	  1024 B/op
-BenchmarkSyncOneFile/git-fetch/100-2	      50	  9000000.5 ns/op	  7.5 MiB-live
-BenchmarkSyncOneFile/100-2         	     100	  1000000 ns/op
-BenchmarkSyncOneFile/100-2         	     100	  2000000 ns/op
-BenchmarkSyncOneFile/1000-2        	     100	  2500000 ns/op
+BenchmarkSync/100-2         	     100	  3000000 ns/op	  2.5 git-ms/op	  1024 B/op
+BenchmarkSync/100-2         	     100	  1000000 ns/op	  7.5 git-ms/op	  1024 B/op
+BenchmarkSync/100-2         	     100	  2000000 ns/op	  3.5 git-ms/op	  1024 B/op
+BenchmarkSync/1000-2        	     100	  2500000 ns/op
 PASS
 ok  	pkg	1.0s
 `))
 	if err != nil {
 		t.Fatal(err)
 	}
-	ours, err := pick(results, []string{"100/"}, []string{"git"})
-	if err != nil || ours.time() != duration(2*time.Millisecond) {
-		t.Errorf("ours %v, %v", ours, err)
+	for _, tc := range []struct {
+		name, unit string
+		want       float64
+	}{
+		{"Sync/100", "ns/op", 2e6},
+		{"Sync/100", "git-ms/op", 3.5},
+		{"Sync/1000", "ns/op", 2.5e6},
+	} {
+		if got, err := results.measure(tc.name, tc.unit); err != nil || got != tc.want {
+			t.Errorf("%s in %s is %v, %v; want %v", tc.name, tc.unit, got, err, tc.want)
+		}
 	}
-	theirs, err := pick(results, []string{"100/", "git"}, nil)
-	if err != nil || theirs.time() != duration(9*time.Millisecond) || theirs.measures["MiB-live"] != 7.5 {
-		t.Errorf("theirs %v, %v", theirs, err)
-	}
-	if _, err := pick(results, nil, []string{"git"}); err == nil {
-		t.Error("two that match were taken for one")
-	}
-	if _, err := pick(results, []string{"10000/"}, nil); err == nil {
-		t.Error("none that matches was taken for one")
+	for _, missing := range [][2]string{{"Sync/1000", "git-ms/op"}, {"Sync/10", "ns/op"}} {
+		if got, err := results.measure(missing[0], missing[1]); err == nil {
+			t.Errorf("%v that was not measured is %v", missing, got)
+		}
 	}
 }

@@ -20,13 +20,13 @@ type result struct {
 	measures map[string]float64
 }
 
-func (r result) time() duration { return duration(r.measures["ns/op"]) }
+type results []result
 
 var resultLine = regexp.MustCompile(`^Benchmark(\S+?)(-\d+)?\s+\d+\s+(.*)$`)
 
 // goBenchmarks runs the benchmarks of a package that match pattern, count times,
 // and returns the medians of each in the order in which they first appeared.
-func goBenchmarks(ctx context.Context, pkg, pattern string, count int) ([]result, error) {
+func goBenchmarks(ctx context.Context, pkg, pattern string, count int) (results, error) {
 	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", pattern, "-count", strconv.Itoa(count), pkg)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
@@ -36,7 +36,7 @@ func goBenchmarks(ctx context.Context, pkg, pattern string, count int) ([]result
 	return parseBenchmarks(out)
 }
 
-func parseBenchmarks(out []byte) ([]result, error) {
+func parseBenchmarks(out []byte) (results, error) {
 	measured := make(map[string]map[string][]float64)
 	var names []string
 	for lines := bufio.NewScanner(bytes.NewReader(out)); lines.Scan(); {
@@ -59,73 +59,65 @@ func parseBenchmarks(out []byte) ([]result, error) {
 			measured[name][fields[i+1]] = append(measured[name][fields[i+1]], value)
 		}
 	}
-	results := make([]result, len(names))
+	medians := make(results, len(names))
 	for i, name := range names {
-		results[i] = result{name, make(map[string]float64)}
+		medians[i] = result{name, make(map[string]float64)}
 		for unit, values := range measured[name] {
-			results[i].measures[unit] = median(values)
+			medians[i].measures[unit] = median(values)
 		}
 	}
-	return results, nil
+	return medians, nil
 }
 
-// pick returns the one result whose name has every part of with, as a part
-// between slashes or a piece of one, and none of without.
-func pick(results []result, with, without []string) (result, error) {
-	var found []result
-	for _, r := range results {
-		name := strings.ToLower(r.name)
-		ok := true
-		for _, s := range with {
-			ok = ok && strings.Contains(name+"/", s)
+// measure returns a measure of the benchmark of that name.
+func (rs results) measure(name, unit string) (float64, error) {
+	for _, r := range rs {
+		if r.name != name {
+			continue
 		}
-		for _, s := range without {
-			ok = ok && !strings.Contains(name+"/", s)
-		}
-		if ok {
-			found = append(found, r)
+		if v, ok := r.measures[unit]; ok {
+			return v, nil
 		}
 	}
-	if len(found) != 1 {
-		return result{}, fmt.Errorf("%d benchmarks with %q and without %q among %v, want one", len(found), with, without, results)
-	}
-	return found[0], nil
+	return 0, fmt.Errorf("no benchmark %s that says %s", name, unit)
 }
 
-// syncOneFile compares bringing a commit of one file, from fetch to change set,
-// with `git fetch` of the same commit, in repositories of three sizes.
+// syncOneFile compares bringing a commit of one file, from fetch to plan, with
+// `git fetch` of the same commit, in repositories of three sizes.
 func syncOneFile(ctx context.Context) ([]row, error) {
-	results, err := goBenchmarks(ctx, "./pkg/sync", "^BenchmarkSyncOneFile", 3)
+	results, err := goBenchmarks(ctx, "./pkg/sync", "^BenchmarkSyncOneFile$", 3)
 	if err != nil {
 		return nil, err
 	}
 	var rows []row
-	ours := make(map[int]result)
 	for _, n := range []int{100, 1000, 10_000} {
-		size := fmt.Sprintf("%d/", n)
-		var theirs result
-		if ours[n], err = pick(results, []string{size}, []string{"git"}); err != nil {
+		name := fmt.Sprintf("SyncOneFile/%d", n)
+		ours, err := results.measure(name, "ms/op")
+		if err != nil {
 			return nil, err
 		}
-		if theirs, err = pick(results, []string{size, "git"}, nil); err != nil {
+		theirs, err := results.measure(name, "git-ms/op")
+		if err != nil {
 			return nil, err
 		}
 		rows = append(rows, row{
 			work:   fmt.Sprintf("sync a commit of one file, %d manifests", n),
 			beside: "`git fetch` of the same commit",
-			ours:   ours[n].time(),
-			theirs: theirs.time(),
+			ours:   milliseconds(ours),
+			theirs: milliseconds(theirs),
 			aim:    3,
 		})
 	}
 	return append(rows, row{
 		work:   "sync a commit of one file, 10000 manifests",
 		beside: "the same in 100 manifests",
-		ours:   ours[10_000].time(),
-		theirs: ours[100].time(),
+		ours:   rows[2].ours,
+		theirs: rows[0].ours,
 		aim:    flat,
 	}), nil
 }
+
+func milliseconds(ms float64) duration { return duration(ms * float64(time.Millisecond)) }
 
 // flat is how much more the work may take in a hundred times as large a
 // repository and still be called the same: the tree has one more level to read
@@ -135,20 +127,31 @@ const flat = 1.5
 // serveReads compares a workload's read, mTLS kept alive, with a bare net/http
 // server's answer of the same size over the same mTLS.
 func serveReads(ctx context.Context) ([]row, error) {
-	results, err := goBenchmarks(ctx, "./internal/serve", "^BenchmarkRead", 5)
+	results, err := goBenchmarks(ctx, "./internal/serve", "^BenchmarkFetch$", 3)
 	if err != nil {
 		return nil, err
 	}
-	ours, err := pick(results, nil, []string{"bare"})
-	if err != nil {
-		return nil, err
+	var rows []row
+	for _, protocol := range []string{"h1", "h2"} {
+		name := "Fetch/" + protocol + "/32B"
+		ours, err := results.measure(name, "safe-req/s")
+		if err != nil {
+			return nil, err
+		}
+		theirs, err := results.measure(name, "bare-req/s")
+		if err != nil {
+			return nil, err
+		}
+		// The aim is 0.7 of the bare server's requests in the same time.
+		rows = append(rows, row{
+			work:   "a workload's read, mTLS kept alive, " + protocol + ", time a request",
+			beside: "bare net/http over the same mTLS",
+			ours:   duration(float64(time.Second) / ours),
+			theirs: duration(float64(time.Second) / theirs),
+			aim:    1 / 0.7,
+		})
 	}
-	theirs, err := pick(results, []string{"bare"}, nil)
-	if err != nil {
-		return nil, err
-	}
-	// The aim is 0.7 of the bare server's requests in the same time.
-	return []row{{"a workload's read, mTLS kept alive", "bare net/http over the same mTLS", ours.time(), theirs.time(), 1 / 0.7}}, nil
+	return rows, nil
 }
 
 // startUp measures Safe's cache from a data directory of 10,000 manifests to
@@ -158,17 +161,21 @@ func startUp(ctx context.Context) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	start, err := pick(results, []string{"start"}, nil)
+	start, err := results.measure("Start", "ns/op")
 	if err != nil {
 		return nil, err
 	}
-	resident, aim := start.measures["MiB-resident-idle"], start.measures["MiB-aim"]
-	if resident == 0 || aim == 0 {
-		return nil, fmt.Errorf("BenchmarkStart does not say MiB-resident-idle and MiB-aim")
+	resident, err := results.measure("Start", "MiB-resident-idle")
+	if err != nil {
+		return nil, err
+	}
+	aim, err := results.measure("Start", "MiB-aim")
+	if err != nil {
+		return nil, err
 	}
 	const MiB = 1 << 20
 	return []row{
-		{"start to ready, 10,000 manifests", "the aim", start.time(), duration(2 * time.Second), 1},
+		{"start to ready, 10,000 manifests", "the aim", duration(start), duration(2 * time.Second), 1},
 		{"memory, 10,000 manifests", "the aim: 64 MiB + 1.5 × ciphertext", size(resident * MiB), size(aim * MiB), 1},
 	}, nil
 }
