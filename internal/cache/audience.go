@@ -12,29 +12,25 @@ import (
 // An object is what is known of one key of the store.
 type object struct {
 	newest *version
-	// last is the version that is served while newest has a fault, or may
-	// turn out to have one.
+	// last is the version that is served until newest was seen to open, and
+	// for good if it does not; nil if there is none.
 	last *version
 }
 
 // served returns the version that readers get; nil if there is none.
 func (o *object) served() *version {
-	if o.newest.fault == nil {
-		return o.newest
-	}
-	if o.last != nil && o.last.fault == nil {
+	switch {
+	case o.last != nil && o.last.fault == nil && !o.newest.good:
 		return o.last
+	case o.newest.fault == nil:
+		return o.newest
 	}
 	return nil
 }
 
-// fallback returns the version to keep behind a newer one of which nothing is
-// known: one that was seen to open, if there is one.
-func (o *object) fallback() *version {
-	if s := o.served(); s != nil && (s.good || o.last == nil || !o.last.good) {
-		return s
-	}
-	return o.last
+// untried tells whether newest waits to be tried before it may be served.
+func (o *object) untried() bool {
+	return o.last != nil && !o.newest.good && o.newest.fault == nil
 }
 
 // An audience is a workload, as far as it reads something or waits for it. It

@@ -261,18 +261,35 @@ func (c *Cache) Seal() {
 	}
 }
 
-// Unseal makes a sealed cache serve again. Objects that could not be read are
-// tried again, since the keys may be others.
+// Unseal makes a sealed cache serve again. What could not be read is tried
+// again, since the keys may be others, and what came while it was sealed is
+// tried before it is served.
 func (c *Cache) Unseal() {
 	c.vault.unseal()
+	for _, v := range c.untried() {
+		if f, err := c.try(context.Background(), v); err == nil {
+			c.judge(v, f)
+		}
+	}
+}
+
+// untried ends the seal, forgets every fault, and returns the versions that
+// wait behind another one to be tried.
+func (c *Cache) untried() (versions []*version) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.sealed = false
 	for _, o := range c.objects {
-		if o.newest.invalid == nil {
-			before := o.served()
-			o.newest.fault = nil
-			c.reindex(before, o.served())
+		before := o.served()
+		for _, v := range []*version{o.newest, o.last} {
+			if v != nil && v.invalid == nil {
+				v.fault = nil
+			}
+		}
+		c.reindex(before, o.served())
+		if o.untried() {
+			versions = append(versions, o.newest)
 		}
 	}
+	return versions
 }

@@ -39,8 +39,7 @@ func (c *Cache) Run(ctx context.Context, s store.Store) error {
 // arrived takes in a new version of an object. A version that would replace
 // one that is served must open first.
 func (c *Cache) arrived(ctx context.Context, v *version) {
-	served, done := c.admit(v)
-	if done {
+	if c.admit(v) {
 		return
 	}
 	// Retained, so that what is opened here is kept for the readers that the
@@ -48,25 +47,13 @@ func (c *Cache) arrived(ctx context.Context, v *version) {
 	c.vault.retain(v.values)
 	defer c.vault.release(v.values)
 	f, err := c.try(ctx, v)
-	if f != nil {
-		// Then the one before goes on, if it is good itself.
-		if g, err := c.try(ctx, served); err == nil {
-			c.judge(served, g)
-		}
-	}
 
 	c.mu.Lock()
-	o := c.objects[v.key]
 	var last *version
-	switch {
-	case err != nil:
-		// Sealed, or ending: nothing is known of v, so it is believed.
-		last = o.fallback()
-	case f != nil:
-		v.fault, last = f, o.served()
-	default:
-		v.good = true
+	if err != nil || f != nil {
+		last = c.objects[v.key].served()
 	}
+	v.good, v.fault = err == nil && f == nil, f
 	c.replace(v.key, v, last)
 	c.mu.Unlock()
 	if f != nil {
@@ -74,27 +61,27 @@ func (c *Cache) arrived(ctx context.Context, v *version) {
 	}
 }
 
-// admit takes v in where nothing is to be opened for it. Otherwise it returns
-// the version that is served of the object.
-func (c *Cache) admit(v *version) (served *version, done bool) {
+// admit takes v in where nothing is to be opened for it, and reports whether
+// it did.
+func (c *Cache) admit(v *version) (done bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	o := c.objects[v.key]
 	switch {
-	case o != nil && o.newest.digest == v.digest:
+	case o != nil && o.newest.digest == v.digest && !o.untried():
 		// Labels or annotations: the verdict stands. The new object is taken,
 		// since the store holds that one: two would cost twice the memory.
 		v.good, v.fault = o.newest.good, o.newest.fault
 		c.replace(v.key, v, o.last)
 	case o != nil && o.served() != nil:
-		return o.served(), false
+		return false
 	default:
 		c.replace(v.key, v, nil)
 		if v.invalid != nil {
 			c.report(v, v.fault, nil)
 		}
 	}
-	return nil, true
+	return true
 }
 
 // try tells whether v opens. An error says that it could not be tried.
