@@ -25,7 +25,16 @@ import (
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/workloadapi"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(fullDiskDir); dir != "" {
+		if err := writeToFullDisk(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const (
 	safePath = "/workload/vsecm-safe/ns/vsecm-system/sa/vsecm-safe/n/safe-0"

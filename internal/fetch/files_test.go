@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strings"
@@ -226,14 +227,14 @@ func TestAWriteThatFailsChangesNothing(t *testing.T) {
 }
 
 // Files that may not grow are what a full disk is: a write of which a part
-// succeeds.
+// succeeds. A process of its own has them.
 func TestAFullDiskLeavesTheVersionBefore(t *testing.T) {
 	dir := t.TempDir()
 	mustWrite(t, secretsOf("db", map[string]string{"k": "old"}), dir)
-	big := secretsOf("db", map[string]string{"k": strings.Repeat("x", 1<<20), "small": "s"})
-	err := withFileSize(t, 4096, func() error { return big.WriteFiles(dir) })
-	if !errors.Is(err, unix.EFBIG) {
-		t.Fatalf("got %v", err)
+	child := exec.Command(os.Args[0])
+	child.Env = append(os.Environ(), fullDiskDir+"="+dir)
+	if out, err := child.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
 	}
 	if got := contents(t, dir); !same(got, map[string]string{"db/k": "old"}) {
 		t.Errorf("got %d files", len(got))
@@ -241,29 +242,25 @@ func TestAFullDiskLeavesTheVersionBefore(t *testing.T) {
 	if v := versions(t, dir); len(v) != 1 {
 		t.Errorf("left behind: %v", v)
 	}
-	mustWrite(t, big, dir)
+	mustWrite(t, tooBig, dir)
 }
 
-// withFileSize calls f while no file of this process may grow beyond size
-// bytes.
-func withFileSize(t *testing.T, size uint64, f func() error) error {
-	t.Helper()
+// fullDiskDir names, for that process, the directory to write to.
+const fullDiskDir = "FETCH_TEST_FULL_DISK_DIR"
+
+var tooBig = secretsOf("db", map[string]string{"k": strings.Repeat("x", 1<<20), "small": "s"})
+
+// writeToFullDisk is that process. It succeeds when writing fails as it should.
+func writeToFullDisk(dir string) error {
 	// Without this, the kernel's signal would end the process.
 	signal.Ignore(unix.SIGXFSZ)
-	defer signal.Reset(unix.SIGXFSZ)
-	var before unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &before); err != nil {
-		t.Fatal(err)
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 4096, Max: 4096}); err != nil {
+		return err
 	}
-	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: size, Max: before.Max}); err != nil {
-		t.Fatal(err)
+	if err := tooBig.WriteFiles(dir); !errors.Is(err, unix.EFBIG) {
+		return fmt.Errorf("writing to a full disk: %w", err)
 	}
-	defer func() {
-		if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &before); err != nil {
-			t.Error(err)
-		}
-	}()
-	return f()
+	return nil
 }
 
 // A process may be killed before the swap, or between it and the links.
