@@ -80,3 +80,41 @@ func BenchmarkSyncOneFile(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkFirstSync brings a whole repository of 10,000 manifests and plans it.
+func BenchmarkFirstSync(b *testing.B) {
+	server := gitserver.New(b, gitserver.Options{})
+	repo := server.Repo("r.git")
+	files := map[string]string{}
+	for i := range 10000 {
+		files[fmt.Sprintf("ns%d/s%d.yaml", i/100, i)] = manifest("shop", fmt.Sprintf("s%d", i), filler(i))
+	}
+	repo.Commit(files)
+	for name, url := range map[string]string{"http": server.URL + "/r.git", "local": repo.Dir} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				m, err := sync.OpenMirror(b.TempDir(), sync.Remote{URL: url, Branch: gitserver.Branch}, sync.Limits{})
+				if err != nil {
+					b.Fatal(err)
+				}
+				seen, err := m.Fetch(context.Background())
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := sync.NewIndex("").Plan(context.Background(), m, seen); err != nil {
+					b.Fatal(err)
+				}
+				m.Close()
+			}
+		})
+	}
+}
+
+// filler returns text about as long as a sealed value.
+func filler(i int) string {
+	s := ""
+	for k := range 40 {
+		s += fmt.Sprintf("%016x", uint64(i*1000+k)*0x9e3779b97f4a7c15)
+	}
+	return s
+}

@@ -2,6 +2,7 @@ package sync
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -123,16 +124,14 @@ func cleanDir(dir string) (string, error) {
 // readFile returns a file's content; ok is false for one that is too large to
 // be read.
 func (m *Mirror) readFile(h plumbing.Hash) (data []byte, ok bool, err error) {
-	err = m.read(func(s *objectStore) error {
-		size, err := s.size(h)
-		if err != nil || size > encrypt.MaxFileSize {
-			return err
-		}
-		ok = true
-		data, err = s.get(plumbing.BlobObject, h)
+	err = m.read(func(s *objectStore) (err error) {
+		data, err = s.getUpTo(encrypt.MaxFileSize, plumbing.BlobObject, h)
 		return err
 	})
-	return data, ok, err
+	if errors.Is(err, errTooLarge) {
+		return nil, false, nil
+	}
+	return data, err == nil, err
 }
 
 // A node is one side of a comparison: an entry of a directory, or nothing.

@@ -42,6 +42,8 @@ var (
 	// that object. In the mirror, which holds only what was verified, that
 	// means damage; a malformed object is malformed wherever it lies.
 	errUnreadable = fmt.Errorf("%w: stored object is damaged", ErrMalformed)
+	// errTooLarge says that an object was not read because of its size.
+	errTooLarge = fmt.Errorf("%w: object", ErrLimit)
 )
 
 // A RewoundError says that Seen, the branch's tip, does not descend from

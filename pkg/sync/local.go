@@ -243,14 +243,10 @@ func (s *localSession) copyFile(store *objectStore, h plumbing.Hash) error {
 	if done, err := store.has(h); done || err != nil || store.isLarge(h) {
 		return err
 	}
-	size, err := s.objects.size(h)
-	if err != nil {
-		return s.sourceError(err)
-	}
-	if size > s.source.limits.ObjectBytes {
+	data, err := s.objects.get(plumbing.BlobObject, h)
+	if errors.Is(err, errTooLarge) {
 		return store.addLarge("local-"+h.String(), []plumbing.Hash{h})
 	}
-	data, err := s.objects.get(plumbing.BlobObject, h)
 	if err != nil {
 		return s.sourceError(err)
 	}

@@ -51,10 +51,13 @@ func openObjects(gitDir string, limit int64) (*objects, error) {
 func (o *objects) reopenPacks() {
 	// BoundOS keeps go-git inside the repository, whatever links lie there.
 	bound := osfs.New(o.root.Name(), osfs.WithBoundOS())
-	o.packs = filesystem.NewStorage(bound, cache.NewObjectLRU(deltaCacheBytes))
+	if o.packs != nil {
+		o.packs.Close()
+	}
+	o.packs = filesystem.NewStorageWithOptions(bound, cache.NewObjectLRU(deltaCacheBytes), filesystem.Options{KeepDescriptors: true})
 }
 
-func (o *objects) close() error { return o.root.Close() }
+func (o *objects) close() error { return errors.Join(o.packs.Close(), o.root.Close()) }
 
 func loosePath(h plumbing.Hash) string {
 	s := h.String()
@@ -63,10 +66,8 @@ func loosePath(h plumbing.Hash) string {
 
 // has reports whether the object is there, without reading it.
 func (o *objects) has(h plumbing.Hash) (bool, error) {
-	if _, err := o.root.Lstat(loosePath(h)); err == nil {
-		return true, nil
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return false, err
+	if loose, err := o.hasLoose(h); loose || err != nil {
+		return loose, err
 	}
 	err := o.packs.HasEncodedObject(h)
 	if errors.Is(err, plumbing.ErrObjectNotFound) {
@@ -75,13 +76,26 @@ func (o *objects) has(h plumbing.Hash) (bool, error) {
 	return err == nil, err
 }
 
-// get returns the content of an object of the given type, at most o.limit
-// bytes of it: [ErrLimit]. One that is not there is [ErrMissing].
-func (o *objects) get(want plumbing.ObjectType, h plumbing.Hash) ([]byte, error) {
-	o.reads++
-	typ, data, err := o.getLoose(h)
+func (o *objects) hasLoose(h plumbing.Hash) (bool, error) {
+	_, err := o.root.Lstat(loosePath(h))
 	if errors.Is(err, fs.ErrNotExist) {
-		typ, data, err = o.getPacked(h)
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// get returns the content of an object of the given type. One that is not
+// there is [ErrMissing], one that is larger than objects may be [ErrLimit].
+func (o *objects) get(want plumbing.ObjectType, h plumbing.Hash) ([]byte, error) {
+	return o.getUpTo(o.limit, want, h)
+}
+
+// getUpTo is get with a limit of its own, in bytes: errTooLarge.
+func (o *objects) getUpTo(limit int64, want plumbing.ObjectType, h plumbing.Hash) ([]byte, error) {
+	o.reads++
+	typ, data, err := o.getLoose(h, limit)
+	if errors.Is(err, fs.ErrNotExist) {
+		typ, data, err = o.getPacked(h, limit)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w", want, h, err)
@@ -95,16 +109,7 @@ func (o *objects) get(want plumbing.ObjectType, h plumbing.Hash) ([]byte, error)
 	return data, nil
 }
 
-func (o *objects) getPacked(h plumbing.Hash) (plumbing.ObjectType, []byte, error) {
-	size, err := o.packs.EncodedObjectSize(h)
-	if errors.Is(err, plumbing.ErrObjectNotFound) {
-		return 0, nil, ErrMissing
-	} else if err != nil {
-		return 0, nil, fmt.Errorf("%w: %w", errUnreadable, err)
-	}
-	if size > o.limit {
-		return 0, nil, fmt.Errorf("%w: %d bytes", ErrLimit, size)
-	}
+func (o *objects) getPacked(h plumbing.Hash, limit int64) (plumbing.ObjectType, []byte, error) {
 	// By hash, any type: go-git answers "not found" for another type.
 	obj, err := o.packs.EncodedObject(plumbing.AnyObject, h)
 	if errors.Is(err, plumbing.ErrObjectNotFound) {
@@ -112,12 +117,16 @@ func (o *objects) getPacked(h plumbing.Hash) (plumbing.ObjectType, []byte, error
 	} else if err != nil {
 		return 0, nil, fmt.Errorf("%w: %w", errUnreadable, err)
 	}
+	// What is large has not been read yet.
+	if obj.Size() > limit {
+		return 0, nil, fmt.Errorf("%w: %d bytes", errTooLarge, obj.Size())
+	}
 	r, err := obj.Reader()
 	if err != nil {
 		return 0, nil, fmt.Errorf("%w: %w", errUnreadable, err)
 	}
 	defer r.Close()
-	data := make([]byte, size)
+	data := make([]byte, obj.Size())
 	if _, err := io.ReadFull(r, data); err != nil {
 		return 0, nil, fmt.Errorf("%w: %w", errUnreadable, err)
 	}
@@ -125,14 +134,14 @@ func (o *objects) getPacked(h plumbing.Hash) (plumbing.ObjectType, []byte, error
 }
 
 // getLoose reads objects/xx/yyy…; fs.ErrNotExist where there is none.
-func (o *objects) getLoose(h plumbing.Hash) (plumbing.ObjectType, []byte, error) {
+func (o *objects) getLoose(h plumbing.Hash, limit int64) (plumbing.ObjectType, []byte, error) {
 	f, typ, size, r, err := o.openLoose(h)
 	if err != nil {
 		return 0, nil, err
 	}
 	defer f.Close()
-	if size > o.limit {
-		return 0, nil, fmt.Errorf("%w: %d bytes", ErrLimit, size)
+	if size > limit {
+		return 0, nil, fmt.Errorf("%w: %d bytes", errTooLarge, size)
 	}
 	data := make([]byte, size)
 	if _, err := io.ReadFull(r, data); err != nil {
@@ -196,25 +205,6 @@ func readHeader(r *bufio.Reader) (string, error) {
 		b = append(b, c)
 	}
 	return "", fmt.Errorf("bad object header")
-}
-
-// size returns the length of an object's content, in bytes.
-func (o *objects) size(h plumbing.Hash) (int64, error) {
-	f, _, size, _, err := o.openLoose(h)
-	if err == nil {
-		f.Close()
-		return size, nil
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return 0, fmt.Errorf("%s: %w", h, err)
-	}
-	size, err = o.packs.EncodedObjectSize(h)
-	if errors.Is(err, plumbing.ErrObjectNotFound) {
-		return 0, fmt.Errorf("%s: %w", h, ErrMissing)
-	} else if err != nil {
-		return 0, fmt.Errorf("%s: %w: %w", h, errUnreadable, err)
-	}
-	return size, nil
 }
 
 func (o *objects) commit(h plumbing.Hash) (*commit, error) {

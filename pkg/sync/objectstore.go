@@ -41,6 +41,7 @@ type objectStore struct {
 	limits Limits
 	zip    *zlib.Writer // reused: a new one is a megabyte
 	loose  int
+	packed bool // whether there is any pack
 	large  map[plumbing.Hash]struct{}
 }
 
@@ -74,6 +75,11 @@ func (s *objectStore) scan() error {
 	if err != nil {
 		return err
 	}
+	packs, err := filepath.Glob(filepath.Join(s.dir, "objects", "pack", "*.pack"))
+	if err != nil {
+		return err
+	}
+	s.packed = len(packs) > 0
 	lists, err := filepath.Glob(filepath.Join(s.dir, "objects", "pack", "*"+largeExt))
 	if err != nil {
 		return err
@@ -113,6 +119,14 @@ func (s *objectStore) eachLoose(do func(plumbing.Hash) error) error {
 		}
 	}
 	return nil
+}
+
+// has is that of objects, without go-git's detour where there are no packs.
+func (s *objectStore) has(h plumbing.Hash) (bool, error) {
+	if !s.packed {
+		return s.hasLoose(h)
+	}
+	return s.objects.has(h)
 }
 
 // isLarge reports whether a file is one that is never read.
@@ -247,6 +261,7 @@ func (s *objectStore) install(f *os.File, name string, checksum plumbing.Hash, w
 	if err := os.Rename(f.Name(), path+".pack"); err != nil {
 		return err
 	}
+	s.packed = true
 	s.reopenPacks()
 	return syncDir(filepath.Dir(path))
 }
@@ -297,7 +312,7 @@ func (s *objectStore) writePack(ctx context.Context, f *os.File, hashes []plumbi
 		if err := ctx.Err(); err != nil {
 			return plumbing.ZeroHash, nil, err
 		}
-		typ, data, err := s.getLoose(h)
+		typ, data, err := s.getLoose(h, s.limits.ObjectBytes)
 		if err != nil {
 			return plumbing.ZeroHash, nil, fmt.Errorf("%s: %w", h, err)
 		}
