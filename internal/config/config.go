@@ -23,13 +23,17 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/internal/identity"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
+	"github.com/vsecm/kubectl-vsecm/pkg/sync"
 )
 
 const (
 	maxFileSize       = 1 << 20
 	maxCredentialSize = 64 << 10
 
-	minInterval = time.Second
+	// minInterval spares servers; a look at a repository on this machine
+	// costs reading one small file.
+	minInterval      = time.Second
+	minLocalInterval = 10 * time.Millisecond
 )
 
 // A Config is what Safe serves in local mode. Paths in the file are relative to the
@@ -51,7 +55,7 @@ type Config struct {
 // Listen holds addresses HOST:PORT; an empty one takes the default, and "-"
 // turns a listener off.
 type Listen struct {
-	API       string `yaml:"api"`       // default :8443
+	API       string `yaml:"api"`       // default :8443; cannot be turned off
 	Liveness  string `yaml:"liveness"`  // default :8081
 	Readiness string `yaml:"readiness"` // default :8082
 	Metrics   string `yaml:"metrics"`   // default :9090
@@ -122,6 +126,9 @@ func parse(data []byte) (*Config, error) {
 	if err := d.Decode(&c); err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
+	if err := d.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		return nil, errors.New("more than one document")
+	}
 	c.fillIn()
 	return &c, c.check()
 }
@@ -159,14 +166,14 @@ func (c *Config) check() error {
 	for field, address := range map[string]string{
 		"api": c.Listen.API, "liveness": c.Listen.Liveness, "readiness": c.Listen.Readiness, "metrics": c.Listen.Metrics,
 	} {
-		if address == Off {
+		if address == Off && field != "api" {
 			continue
 		}
 		if _, _, err := net.SplitHostPort(address); err != nil {
-			fail("listen."+field, "want HOST:PORT, :PORT or -: %w", err)
+			fail("listen."+field, "want HOST:PORT or :PORT: %w", err)
 		}
 	}
-	if c.SPIFFE.Socket == "" && c.Listen.API != Off {
+	if c.SPIFFE.Socket == "" {
 		fail("spiffe.socket", "missing, and $SPIFFE_ENDPOINT_SOCKET is not set: workloads are told apart by SPIFFE alone")
 	}
 	if len(c.SPIFFE.Workloads) > 0 {
@@ -195,10 +202,10 @@ func (s Source) check() error {
 	switch {
 	case s.URL == "":
 		return errors.New("url: missing")
-	case strings.Contains(s.URL, "@") && strings.Contains(s.URL, "://"):
+	case hasUser(s.URL):
 		return errors.New("url: credentials do not belong in it: use username, passwordFile or bearerTokenFile")
-	case s.Interval != 0 && s.Interval < minInterval:
-		return fmt.Errorf("interval: at least %s", minInterval)
+	case s.Interval != 0 && s.Interval < s.minInterval():
+		return fmt.Errorf("interval: at least %s", s.minInterval())
 	case (s.Username == "") != (s.PasswordFile == ""):
 		return errors.New("username and passwordFile go together")
 	case s.BearerTokenFile != "" && s.Username != "":
@@ -210,6 +217,21 @@ func (s Source) check() error {
 		}
 	}
 	return nil
+}
+
+// hasUser reports whether there may be credentials in a URL, also in one that
+// cannot be parsed.
+func hasUser(s string) bool {
+	_, rest, ok := strings.Cut(s, "://")
+	host, _, _ := strings.Cut(rest, "/")
+	return ok && strings.Contains(host, "@")
+}
+
+func (s Source) minInterval() time.Duration {
+	if (sync.Remote{URL: s.URL}).Local() {
+		return minLocalInterval
+	}
+	return minInterval
 }
 
 // resolve makes relative paths relative to the file's folder.

@@ -21,13 +21,18 @@ var ErrRootKeyMissing = errors.New("the root key is missing")
 
 // loadRootKey reads the root key from its file, or generates it there where there is
 // none and nothing was ever sealed to one.
-func loadRootKey(file string, objects []*v1alpha1.EncryptedSecret, log *slog.Logger) (*unseal.RootKey, error) {
+//
+// unreadable is how many stored objects cannot be told about.
+func loadRootKey(file string, objects []*v1alpha1.EncryptedSecret, unreadable int, log *slog.Logger) (*unseal.RootKey, error) {
 	key, err := readRootKey(file)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return key, err
 	}
 	if ids := sealedTo(objects); len(ids) > 0 {
 		return nil, fmt.Errorf("%w: %s does not exist, and what is stored needs one of the keys %v", ErrRootKeyMissing, file, ids)
+	}
+	if unreadable > 0 {
+		return nil, fmt.Errorf("%w: %s does not exist, and what %d unreadable objects need is not known", ErrRootKeyMissing, file, unreadable)
 	}
 	key, err = unseal.Generate(false)
 	if err != nil {

@@ -9,20 +9,17 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/url"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/spiffe/go-spiffe/v2/workloadapi"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vsecm/kubectl-vsecm/internal/audit"
 	"github.com/vsecm/kubectl-vsecm/internal/cache"
 	"github.com/vsecm/kubectl-vsecm/internal/config"
-	"github.com/vsecm/kubectl-vsecm/internal/identity"
 	"github.com/vsecm/kubectl-vsecm/internal/reconcile"
 	"github.com/vsecm/kubectl-vsecm/internal/serve"
 	"github.com/vsecm/kubectl-vsecm/internal/store"
@@ -56,8 +53,8 @@ type Started struct {
 }
 
 // Run serves what cfg says until ctx ends, and then stops gracefully. The audit log
-// goes to auditLog. started, where it is not nil, is called once all
-// listeners are open.
+// goes to auditLog. started, where it is not nil, is called once workloads can
+// connect.
 func Run(ctx context.Context, cfg *config.Config, log *slog.Logger, auditLog io.Writer, started func(Started)) (err error) {
 	if err := harden(); err != nil {
 		return err
@@ -86,7 +83,7 @@ func Run(ctx context.Context, cfg *config.Config, log *slog.Logger, auditLog io.
 	if err != nil {
 		return err
 	}
-	rootKey, err := loadRootKey(cfg.RootKey, stored, log)
+	rootKey, err := loadRootKey(cfg.RootKey, stored, len(objects.Faults()), log)
 	if err != nil {
 		return err
 	}
@@ -127,29 +124,39 @@ func Run(ctx context.Context, cfg *config.Config, log *slog.Logger, auditLog io.
 		return err
 	}
 
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return secrets.Run(ctx, objects) })
-	group.Go(func() error { reconcile.Run(ctx, sources...); return nil })
-	group.Go(func() error {
-		svids, err := waitForSVID(ctx, cfg.SPIFFE.Socket, log)
-		if err != nil {
-			return err
-		}
-		defer svids.Close()
-		server, err := newServer(serverParts{
-			cfg: cfg, svids: svids, secrets: secrets, rootKey: rootKey, auditor: auditor,
-			log: log, metrics: metrics, sources: sources, objects: objects,
-		})
-		if err != nil {
-			return err
-		}
-		if started != nil {
-			started(startedAs(listeners, cfg, rootKey))
-		}
-		log.Info("serving", "version", version.Get().Version, "api", address(listeners.API), "keyID", rootKey.KeyID(), "sources", len(sources))
-		return server.Run(ctx, listeners)
+	self := &ownIdentity{config: cfg.SPIFFE, log: log}
+	server, err := newServer(serverParts{
+		self: self, secrets: secrets, rootKey: rootKey, auditor: auditor,
+		log: log, metrics: metrics, sources: sources, objects: objects,
 	})
-	if err := group.Wait(); !errors.Is(err, context.Canceled) {
+	if err != nil {
+		return err
+	}
+	at := startedAs(listeners, cfg, rootKey)
+	log.Info("started", "version", version.Get().Version, "keyID", rootKey.KeyID(), "objects", len(stored), "sources", len(sources),
+		"api", text(at.API), "liveness", text(at.Liveness), "readiness", text(at.Readiness), "metrics", text(at.Metrics), "operator", at.Operator)
+
+	group, run := errgroup.WithContext(ctx)
+	group.Go(func() error { return secrets.Run(run, objects) })
+	group.Go(func() error { reconcile.Run(run, sources...); return nil })
+	group.Go(func() error {
+		return self.run(run, func() {
+			log.Info("serving", "api", text(at.API))
+			if started != nil {
+				started(at)
+			}
+		})
+	})
+	group.Go(func() error {
+		err := server.Run(run, listeners)
+		if err != nil && run.Err() != nil {
+			// The group returns what ended it; this came after.
+			log.Warn("not every request ended in time", "error", err)
+			return nil
+		}
+		return err
+	})
+	if err := group.Wait(); ctx.Err() == nil {
 		return err
 	}
 	log.Info("stopped")
@@ -195,30 +202,11 @@ func remoteOf(c config.Source) (sync.Remote, error) {
 			return r, fmt.Errorf("caFile: %w", err)
 		}
 	}
-	if u, err := url.Parse(c.URL); err == nil && u.Scheme == "http" && (r.Password != "" || r.BearerToken != "") && !isLoopback(u.Hostname()) {
-		return r, errors.New("credentials over http:// are readable on the way: use https://")
-	}
 	return r, nil
 }
 
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
-}
-
-// waitForSVID waits for the Workload API: it may start after Safe.
-func waitForSVID(ctx context.Context, socket string, log *slog.Logger) (*workloadapi.X509Source, error) {
-	log.Info("waiting for an SVID", "socket", socket)
-	svids, err := workloadapi.NewX509Source(ctx, workloadapi.WithClientOptions(workloadapi.WithAddr(socket)))
-	if err != nil {
-		return nil, fmt.Errorf("getting Safe's SVID from %s: %w", socket, err)
-	}
-	return svids, nil
-}
-
 type serverParts struct {
-	cfg     *config.Config
-	svids   *workloadapi.X509Source
+	self    *ownIdentity
 	secrets *cache.Cache
 	rootKey *unseal.RootKey
 	auditor *audit.Log
@@ -229,17 +217,9 @@ type serverParts struct {
 }
 
 func newServer(p serverParts) (*serve.Server, error) {
-	svid, err := p.svids.GetX509SVID()
-	if err != nil {
-		return nil, err
-	}
-	workloads, err := identity.NewMapper(svid.ID.TrustDomain(), p.cfg.SPIFFE.Workloads...)
-	if err != nil {
-		return nil, err
-	}
 	return serve.New(serve.Config{
-		Source:    p.svids,
-		Workloads: workloads,
+		Source:    p.self,
+		Workloads: p.self,
 		Cache:     p.secrets,
 		Recipient: func() serve.Recipient { return recipientOf(p.rootKey) },
 		Audit:     p.auditor,
@@ -306,11 +286,11 @@ func closeListeners(ls serve.Listeners) {
 	}
 }
 
-func address(l net.Listener) string {
-	if l == nil {
-		return ""
+func text(a net.Addr) string {
+	if a == nil {
+		return config.Off
 	}
-	return l.Addr().String()
+	return a.String()
 }
 
 func startedAs(ls serve.Listeners, cfg *config.Config, k *unseal.RootKey) Started {

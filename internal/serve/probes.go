@@ -13,7 +13,7 @@ func (s *Server) live(w http.ResponseWriter, r *http.Request) {
 }
 
 // ready answers the readiness probe: 503 until the cache has seen every
-// object, and once Safe's own SVID has expired, since no workload could
+// object and Safe has an SVID, and once that has expired, since no workload could
 // connect then. The state of git never counts: what was delivered is served.
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	if !isProbe(w, r) {
@@ -21,7 +21,9 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	}
 	svid, err := s.Source.GetX509SVID()
 	switch {
-	case err != nil || s.now().After(svid.Certificates[0].NotAfter):
+	case err != nil:
+		probeAnswer(w, http.StatusServiceUnavailable, "there is no X.509-SVID\n")
+	case s.now().After(svid.Certificates[0].NotAfter):
 		probeAnswer(w, http.StatusServiceUnavailable, "the X.509-SVID has expired\n")
 	case !s.Cache.Synced():
 		probeAnswer(w, http.StatusServiceUnavailable, "the cache is being filled\n")

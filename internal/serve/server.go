@@ -28,7 +28,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/spiffe/go-spiffe/v2/workloadapi"
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vsecm/kubectl-vsecm/internal/audit"
@@ -50,10 +52,17 @@ const (
 // those of the operator's socket when there is none.
 type Config struct {
 	// Source gives Safe's own SVID, and the bundle that clients are verified
-	// with.
-	Source *workloadapi.X509Source
-	// Workloads maps clients' SPIFFE IDs. Its trust domain is Safe's.
-	Workloads *identity.Mapper
+	// with. While it has none, no handshake succeeds.
+	Source interface {
+		x509svid.Source
+		x509bundle.Source
+	}
+	// Workloads maps clients' SPIFFE IDs, as an [identity.Mapper] does. Its
+	// trust domain is Safe's. It is not asked before Source has an SVID.
+	Workloads interface {
+		TrustDomain() spiffeid.TrustDomain
+		Workload(spiffeid.ID) (identity.Workload, error)
+	}
 	// Cache holds the secrets.
 	Cache *cache.Cache
 	// Recipient returns the public key to encrypt for.

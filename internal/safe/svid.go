@@ -1,0 +1,101 @@
+package safe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+	"github.com/spiffe/go-spiffe/v2/workloadapi"
+
+	"github.com/vsecm/kubectl-vsecm/internal/config"
+	"github.com/vsecm/kubectl-vsecm/internal/identity"
+)
+
+var errNoSVID = errors.New("the SPIFFE Workload API has given no X.509-SVID yet")
+
+// An ownIdentity is who Safe is and whom it trusts, once the Workload API has
+// said so. That may be long after Safe's start: until then nobody can connect
+// to the workload API, while probes, metrics and the operator's socket answer.
+type ownIdentity struct {
+	config config.SPIFFE
+	log    *slog.Logger
+	known  atomic.Pointer[knownIdentity]
+}
+
+type knownIdentity struct {
+	svids     *workloadapi.X509Source
+	workloads *identity.Mapper
+}
+
+// run takes the identity from the Workload API, calls ready, and follows the
+// identity's rotation until ctx ends.
+func (o *ownIdentity) run(ctx context.Context, ready func()) error {
+	o.log.Info("waiting for an SVID", "socket", o.config.Socket)
+	svids, err := workloadapi.NewX509Source(ctx, workloadapi.WithClientOptions(
+		workloadapi.WithAddr(o.config.Socket), workloadapi.WithLogger(spiffeLog{o.log})))
+	if ctx.Err() != nil {
+		return ctx.Err()
+	} else if err != nil {
+		return fmt.Errorf("getting Safe's SVID from %s: %w", o.config.Socket, err)
+	}
+	defer svids.Close()
+	svid, err := svids.GetX509SVID()
+	if err != nil {
+		return err
+	}
+	workloads, err := identity.NewMapper(svid.ID.TrustDomain(), o.config.Workloads...)
+	if err != nil {
+		return err
+	}
+	o.known.Store(&knownIdentity{svids, workloads})
+	ready()
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// GetX509SVID returns Safe's SVID, for [x509svid.Source].
+func (o *ownIdentity) GetX509SVID() (*x509svid.SVID, error) {
+	if k := o.known.Load(); k != nil {
+		return k.svids.GetX509SVID()
+	}
+	return nil, errNoSVID
+}
+
+// GetX509BundleForTrustDomain returns whom Safe trusts, for
+// [x509bundle.Source].
+func (o *ownIdentity) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509bundle.Bundle, error) {
+	if k := o.known.Load(); k != nil {
+		return k.svids.GetX509BundleForTrustDomain(td)
+	}
+	return nil, errNoSVID
+}
+
+// TrustDomain returns Safe's own trust domain.
+func (o *ownIdentity) TrustDomain() spiffeid.TrustDomain {
+	if k := o.known.Load(); k != nil {
+		return k.workloads.TrustDomain()
+	}
+	return spiffeid.TrustDomain{}
+}
+
+// Workload tells which workload id belongs to.
+func (o *ownIdentity) Workload(id spiffeid.ID) (identity.Workload, error) {
+	if k := o.known.Load(); k != nil {
+		return k.workloads.Workload(id)
+	}
+	return identity.Workload{}, errNoSVID
+}
+
+// A spiffeLog is Safe's log as go-spiffe writes to it. What that calls errors
+// it tries again by itself.
+type spiffeLog struct{ *slog.Logger }
+
+func (l spiffeLog) Debugf(format string, args ...any) { l.Debug(fmt.Sprintf(format, args...)) }
+func (l spiffeLog) Infof(format string, args ...any)  { l.Debug(fmt.Sprintf(format, args...)) }
+func (l spiffeLog) Warnf(format string, args ...any)  { l.Warn(fmt.Sprintf(format, args...)) }
+func (l spiffeLog) Errorf(format string, args ...any) { l.Warn(fmt.Sprintf(format, args...)) }
