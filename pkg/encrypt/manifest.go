@@ -23,6 +23,11 @@ const (
 	MaxObjectSize = 1 << 20
 
 	maxTagDirectives = 100
+
+	// maxParts bounds the nodes that a file becomes. Each takes some 200 bytes of
+	// memory, so that two megabytes of commas would take half a gigabyte; in
+	// manifests the most of a file is sealed values.
+	maxParts = 100_000
 )
 
 // A Manifest is one valid EncryptedSecret document and where it stands.
@@ -137,7 +142,7 @@ func mentionsUs(data []byte) bool {
 
 // readDocuments returns the root nodes of data, up to the place where it stops
 // being YAML. Nodes are all that is asked of the YAML library: it expands no
-// alias for them, and takes linear time, where its decoding into maps takes
+// alias for them, and takes linear time, but for what is refused before, where its decoding into maps takes
 // quadratic time to find double keys.
 func readDocuments(file string, data []byte) ([]*yaml.Node, *Fault) {
 	if len(data) > MaxFileSize {
@@ -145,6 +150,9 @@ func readDocuments(file string, data []byte) ([]*yaml.Node, *Fault) {
 	}
 	if i := invalidUTF8(data); i >= 0 {
 		return nil, &Fault{File: file, Line: 1 + bytes.Count(data[:i], []byte("\n")), Err: errors.New("not UTF-8")}
+	}
+	if n, line := parts(data); n > maxParts {
+		return nil, &Fault{File: file, Line: line, Err: fmt.Errorf("more than %d lines, fields and list entries", maxParts)}
 	}
 	// The library takes quadratic time for them, and nobody's manifests have any.
 	if bytes.Count(data, []byte("%TAG")) > maxTagDirectives {

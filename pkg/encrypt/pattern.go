@@ -9,7 +9,10 @@ import (
 	"unicode/utf8"
 )
 
-const maxPatternSize = 256
+const (
+	maxPatternSize = 256
+	maxStars       = 16
+)
 
 // compilePattern turns a [Rule]'s path into a regular expression. Safe reads
 // project files that others write, and Go's regular expressions take linear
@@ -21,6 +24,8 @@ func compilePattern(pattern string) (*regexp.Regexp, error) {
 		return nil, errors.New("missing")
 	case len(pattern) > maxPatternSize:
 		return nil, fmt.Errorf("a pattern has at most %d bytes", maxPatternSize)
+	case strings.Count(pattern, "*") > maxStars:
+		return nil, fmt.Errorf("a pattern has at most %d *", maxStars)
 	case path.IsAbs(pattern):
 		return nil, errors.New("want a pattern of paths below the repository's root, without the first /")
 	case strings.ContainsAny(pattern, `[]\`):
@@ -75,4 +80,11 @@ func compilePattern(pattern string) (*regexp.Regexp, error) {
 	}
 	re.WriteString(`$`)
 	return regexp.Compile(re.String())
+}
+
+// localPath tells whether p names a file below the directory it is relative to, on
+// any system: a project file is shared.
+func localPath(p string) bool {
+	clean := path.Clean(p)
+	return clean != "." && clean != ".." && !path.IsAbs(clean) && !strings.HasPrefix(clean, "../") && !strings.ContainsAny(p, `\:`)
 }

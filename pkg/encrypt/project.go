@@ -3,10 +3,8 @@ package encrypt
 import (
 	"errors"
 	"fmt"
-	"path"
 	"regexp"
 	"slices"
-	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -140,7 +138,7 @@ func (d *decoder) rule(r *Rule, name, field string, value *yaml.Node) bool {
 		}
 	case "recipientsFile":
 		r.RecipientsFile = d.text(value, field)
-		if clean := path.Clean(r.RecipientsFile); path.IsAbs(clean) || clean == ".." || strings.HasPrefix(clean, "../") || strings.Contains(clean, `\`) {
+		if !localPath(r.RecipientsFile) {
 			d.fault(value, field, errors.New("want a path inside the repository"))
 		}
 	case "namespace":

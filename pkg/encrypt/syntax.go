@@ -14,6 +14,25 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
+// parts counts what may separate two nodes: there are no more than two nodes for
+// each. It stops behind maxParts, and says on which line. Base64 has none of them.
+func parts(data []byte) (n, line int) {
+	line = 1
+	for _, c := range data {
+		switch c {
+		case '\n':
+			line++
+			n++
+		case '\r', ',', ':', '-', '?', '[', '{':
+			n++
+		}
+		if n > maxParts {
+			return n, line
+		}
+	}
+	return n, line
+}
+
 // jsonValues returns where the values of data begin and end if it is JSON, one value or
 // several in a row as [MarshalJSON] writes them, else nil.
 func jsonValues(data []byte) [][2]int {
@@ -43,12 +62,15 @@ func readJSON(file string, data []byte, values [][2]int) ([]*yaml.Node, *Fault) 
 	// stands nowhere else.
 	data = bytes.ReplaceAll(data, []byte("\t"), []byte(" "))
 	var documents []*yaml.Node
-	line, start, at := 0, 0, 0 // lines, and the last one's start, before at
+	line, column, at := 0, 0, 0 // of at, from 0
 	for _, v := range values {
-		if i := bytes.LastIndexByte(data[at:v[0]], '\n'); i >= 0 {
-			line += bytes.Count(data[at:v[0]], []byte("\n"))
-			start = at + i + 1
+		between := data[at:v[0]]
+		if i := bytes.LastIndexByte(between, '\n'); i >= 0 {
+			line += bytes.Count(between, []byte("\n"))
+			column = 0
+			between = between[i+1:]
 		}
+		column += utf8.RuneCount(between)
 		at = v[0]
 		var doc yaml.Node
 		if err := decode1(yaml.NewDecoder(bytes.NewReader(data[v[0]:v[1]])), &doc); err != nil {
@@ -56,7 +78,7 @@ func readJSON(file string, data []byte, values [][2]int) ([]*yaml.Node, *Fault) 
 			f.Line += line
 			return documents, f
 		}
-		move(&doc, line, utf8.RuneCount(data[start:v[0]]))
+		move(&doc, line, column)
 		documents = append(documents, doc.Content...)
 	}
 	return documents, nil

@@ -50,4 +50,6 @@ func (r *Keyring) Identity(id encrypt.KeyID) (age.Identity, bool) {
 // whatever prints it.
 type heldKey struct{ *RootKey }
 
-func (h heldKey) Unwrap(stanzas []*age.Stanza) ([]byte, error) { return h.identity.Unwrap(stanzas) }
+func (h heldKey) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
+	return h.private().identity.Unwrap(stanzas)
+}

@@ -32,10 +32,17 @@ var (
 // A RootKey is an age identity with its recipient, and 32 random bytes from which the
 // keys of Safe's own state are derived. It is never changed once made.
 type RootKey struct {
-	identity  age.Identity
-	secret    string
+	private   func() *private
 	recipient encrypt.Recipient
-	state     [stateKeySize]byte
+}
+
+// private is what nobody may see. It is behind a function since fmt, which calls no
+// method on a field that is not exported, or for a verb that it does not know,
+// follows pointers then; of a function it shows the address.
+type private struct {
+	identity age.Identity
+	secret   string
+	state    [stateKeySize]byte
 }
 
 // Generate makes a root key: hybrid (ML-KEM-768 with X25519), or, if classic,
@@ -59,7 +66,7 @@ func Generate(classic bool) (*RootKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	rand.Read(k.state[:]) // does not fail: it ends the program instead
+	rand.Read(k.private().state[:]) // does not fail: it ends the program instead
 	return k, nil
 }
 
@@ -128,7 +135,7 @@ func fromLines(secret, recipient, state string) (*RootKey, error) {
 	if err != nil || len(raw) != stateKeySize {
 		return nil, fmt.Errorf("%w: its third line is not 64 hex digits", ErrMalformed)
 	}
-	copy(k.state[:], raw)
+	copy(k.private().state[:], raw)
 	clear(raw)
 	return k, nil
 }
@@ -137,7 +144,8 @@ func fromLines(secret, recipient, state string) (*RootKey, error) {
 // of what they were given, so their errors are dropped.
 func fromIdentity(secret string) (*RootKey, error) {
 	var (
-		k         = &RootKey{secret: secret}
+		held      = &private{secret: secret}
+		k         = &RootKey{private: func() *private { return held }}
 		recipient string
 	)
 	switch {
@@ -146,13 +154,13 @@ func fromIdentity(secret string) (*RootKey, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%w: its first line is a damaged age identity", ErrMalformed)
 		}
-		k.identity, recipient = identity, identity.Recipient().String()
+		held.identity, recipient = identity, identity.Recipient().String()
 	case strings.HasPrefix(secret, "AGE-SECRET-KEY-1"):
 		identity, err := age.ParseX25519Identity(secret)
 		if err != nil {
 			return nil, fmt.Errorf("%w: its first line is a damaged age identity", ErrMalformed)
 		}
-		k.identity, recipient = identity, identity.Recipient().String()
+		held.identity, recipient = identity, identity.Recipient().String()
 	default:
 		return nil, fmt.Errorf("%w: its first line is no age identity (AGE-SECRET-KEY-…)", ErrMalformed)
 	}
@@ -167,7 +175,7 @@ func fromIdentity(secret string) (*RootKey, error) {
 // Text returns the key's text, which [Parse] reads. It opens everything that was sealed to
 // the key: the caller keeps it off disks and logs, or means it to be there.
 func (k *RootKey) Text() []byte {
-	return fmt.Appendf(nil, "%s\n%s\n%x\n", k.secret, k.recipient, k.state)
+	return fmt.Appendf(nil, "%s\n%s\n%x\n", k.private().secret, k.recipient, k.private().state)
 }
 
 // Recipient returns the public key.
