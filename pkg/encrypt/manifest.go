@@ -28,6 +28,9 @@ const (
 	// memory, so that two megabytes of commas would take half a gigabyte; in
 	// manifests the most of a file is sealed values.
 	maxParts = 100_000
+
+	// maxJSONValues bounds what stands in a row in a file: each costs a parser.
+	maxJSONValues = 10_000
 )
 
 // A Manifest is one valid EncryptedSecret document and where it stands.
@@ -158,7 +161,9 @@ func readDocuments(file string, data []byte) ([]*yaml.Node, *Fault) {
 	if bytes.Count(data, []byte("%TAG")) > maxTagDirectives {
 		return nil, &Fault{File: file, Line: lineOf(data, "%TAG"), Err: fmt.Errorf("more than %d %%TAG directives", maxTagDirectives)}
 	}
-	if values := jsonValues(data); values != nil {
+	if values := jsonValues(data); len(values) > maxJSONValues {
+		return nil, &Fault{File: file, Line: 1, Err: fmt.Errorf("more than %d JSON values", maxJSONValues)}
+	} else if values != nil {
 		return readJSON(file, data, values)
 	}
 	var documents []*yaml.Node

@@ -81,6 +81,7 @@ func TestReadManifestsNamesEveryFault(t *testing.T) {
 		"1,001 keys":                 {meta + "spec:\n  encryptedData:\n" + many(1001, "    k%d: YWdl\n"), []string{"f.yaml:6: spec.encryptedData: 1001 keys, of at most 1000"}},
 		"more than 1 MiB":            {meta + "spec:\n  encryptedData:\n    a: " + strings.Repeat("A", 600_000) + "\n    b: " + strings.Repeat("A", 600_000) + "\n", []string{"f.yaml:6: spec.encryptedData: 1200002 bytes, of at most 1048576"}},
 		"100,000 keys":               {meta + "spec:\n  encryptedData:\n" + many(100_000, "    k%d: YWdl\n"), []string{"f.yaml:49999: more than 100000 lines, fields and list entries"}},
+		"10,001 JSON values":         {strings.Repeat("{}", 10_000) + `{"apiVersion":"vsecm.com/v1alpha1"}`, []string{"f.yaml:1: more than 10000 JSON values"}},
 		"a file of more than 2 MiB":  {good + "# " + strings.Repeat("x", MaxFileSize), []string{"f.yaml: the file is larger than 2097152 bytes"}},
 		"an anchor":                  {meta + "spec:\n  scope: &s strict\n  encryptedData: {}\n", []string{"f.yaml:5: spec.scope: anchors and aliases are not supported here"}},
 		"an alias":                   {meta + "spec:\n  encryptedData:\n    a: &v YWdl\n    b: *v\n", []string{"f.yaml:6: spec.encryptedData.a: anchors", "f.yaml:7: spec.encryptedData.b: want text, not an alias"}},
