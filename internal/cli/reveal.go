@@ -49,7 +49,7 @@ Exit codes: 0 done, 1 error.`,
   kubectl vsecm reveal -f secrets/db.yaml --root-key root-key.txt
 
   # Exactly the bytes of one value
-  kubectl vsecm reveal -f db.yaml --root-key root-key.txt --key tls.key > tls.key
+  kubectl vsecm reveal -f db.yaml --root-key root-key.txt --key tls.key >tls.key
 
   # The root key from a password manager
   pass show vsecm/root-key |

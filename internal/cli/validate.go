@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -144,6 +145,13 @@ func (o validateOptions) check(p *project, recipients map[string][]encrypt.Recip
 	data, err := readFile(file, encrypt.MaxFileSize)
 	if errors.Is(err, errLarger) && !rule.ForbidPlaintext && !mentionsManifests(file) {
 		return checked{} // such as other people's CRDs
+	}
+	var path *fs.PathError
+	switch {
+	case errors.Is(err, errLarger):
+		err = fmt.Errorf("%w than %d bytes", errLarger, encrypt.MaxFileSize)
+	case errors.As(err, &path):
+		err = path.Err // the fault names the file
 	}
 	if err != nil {
 		return checked{faults: []*encrypt.Fault{{File: file, Err: err}}}

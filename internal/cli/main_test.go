@@ -1,0 +1,75 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"go.uber.org/goleak"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+)
+
+// TestMain makes this binary be kubectl-vsecm too: for the scripts, and, since
+// it is in the PATH, for every other test and for kubectl.
+func TestMain(m *testing.M) {
+	testscript.Main(leakless{m}, map[string]func(){
+		"kubectl-vsecm": func() {
+			os.Exit(Main(context.Background(), os.Args[1:], genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr}))
+		},
+	})
+}
+
+// leakless fails where a goroutine is left.
+type leakless struct{ m *testing.M }
+
+func (l leakless) Run() int {
+	code := l.m.Run()
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
+	return code
+}
+
+// ageCommand returns the path of the real age command, built from the version
+// in go.mod.
+var ageCommand = sync.OnceValues(func() (string, error) {
+	out, err := exec.Command("go", "tool", "-n", "age").Output()
+	return strings.TrimSpace(string(out)), err
+})
+
+func TestScripts(t *testing.T) {
+	age, err := ageCommand()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kubectl, err := exec.LookPath("kubectl")
+	if err != nil {
+		t.Fatalf("the tests need kubectl, which hack/prepare installs: %v", err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Cmds:                scriptCommands,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("AGE", age)
+			env.Setenv("KUBECTL", kubectl)
+			// Nobody's kubeconfig counts, and whoever reads one gets stuck or fails.
+			env.Setenv("HOME", filepath.Join(env.WorkDir, ".home"))
+			env.Setenv("KUBECONFIG", filepath.Join(env.WorkDir, ".home", "malformed"))
+			if err := os.Mkdir(filepath.Join(env.WorkDir, ".home"), 0o700); err != nil {
+				return err
+			}
+			return os.WriteFile(filepath.Join(env.WorkDir, ".home", "malformed"), []byte("{{{ this is no kubeconfig"), 0o600)
+		},
+	})
+}
