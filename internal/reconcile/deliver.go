@@ -85,7 +85,7 @@ func (s *Source) write(ctx context.Context, key store.Key, m encrypt.Manifest) (
 	}
 	if changed {
 		s.warn(key, m, old)
-		s.log.Info("delivered", "object", key, "file", m.File)
+		s.log.Info("delivered", "object", key.String(), "file", m.File)
 	}
 	return nil, nil
 }

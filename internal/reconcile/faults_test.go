@@ -253,6 +253,22 @@ func TestPromise06_ABrokenSourceHarmsNoOther(t *testing.T) {
 	}
 }
 
+func TestSourcesThatCannotBe(t *testing.T) {
+	e := newEnv(t)
+	for name, change := range map[string]func(*reconcile.Config){
+		"no name":            func(c *reconcile.Config) { c.Name = "" },
+		"too long for label": func(c *reconcile.Config) { c.Name = "local." + strings.Repeat("x", 60) },
+		"no branch":          func(c *reconcile.Config) { c.Remote.Branch = "" },
+	} {
+		config := e.config
+		change(&config)
+		if s, err := reconcile.New(config, t.TempDir(), reconcile.Deps{}); err == nil {
+			s.Close()
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
 func TestStatusIsJSONWithoutValues(t *testing.T) {
 	e := newEnv(t)
 	files := map[string]string{"good.yaml": e.seal("shop", "good", "k=v")}

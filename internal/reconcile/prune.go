@@ -104,7 +104,7 @@ func (s *Source) prune(ctx context.Context) error {
 		delete(s.owned, key)
 		if err == nil {
 			s.window.Deleted++
-			s.log.Info("deleted", "object", key)
+			s.log.Info("deleted", "object", key.String())
 		}
 	}
 	s.pruneFailed = len(failed) > 0

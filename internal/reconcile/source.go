@@ -18,9 +18,12 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	gosync "sync"
 	"sync/atomic"
 	"time"
+
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/internal/store"
@@ -33,7 +36,7 @@ const (
 	DefaultInterval = time.Minute
 	// DefaultLocalInterval is how often a repository on this machine is
 	// looked at, which costs reading one file.
-	DefaultLocalInterval = time.Second
+	DefaultLocalInterval = 250 * time.Millisecond
 	// longestDelay is the longest delay after failures.
 	longestDelay = 10 * time.Minute
 	// longestLocalDelay is that for a repository on this machine.
@@ -104,6 +107,9 @@ type Source struct {
 // New returns a source whose mirror is kept in dir. Close it when it is no
 // longer run.
 func New(config Config, dir string, deps Deps) (*Source, error) {
+	if reasons := validation.IsValidLabelValue(config.Name); config.Name == "" || len(reasons) > 0 {
+		return nil, fmt.Errorf("source %q: its objects cannot bear that name: %s", config.Name, strings.Join(reasons, "; "))
+	}
 	mirror, err := sync.OpenMirror(dir, config.Remote, config.Limits)
 	if err != nil {
 		return nil, fmt.Errorf("source %s: %w", config.Name, err)

@@ -59,11 +59,11 @@ func TestFetchReadsPackedRepositories(t *testing.T) {
 		for i := range 60 { // similar files, so that git packs them as deltas
 			files[fmt.Sprintf("ns%d/%d.yaml", i%5, i)] = strings.Repeat("the same again\n", 200) + fmt.Sprint(i)
 		}
-		for i := range 40 {
+		for i := range 15 {
 			files[fmt.Sprintf("ns0/%d.yaml", i)] += fmt.Sprintf("\nmore %d", i)
 			repo.Commit(files)
 		}
-		repo.Git("", "repack", "-adfq", "--depth=50")
+		repo.Git("", "repack", "-adfq", "--depth=12")
 		repo.Git("", "pack-refs", "--all", "--prune")
 		m := open(t, dir, remote, sync.Limits{})
 		tip := fetch(t, m, repo.Head())
