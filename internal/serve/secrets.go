@@ -115,10 +115,8 @@ func (s *Server) waitForChange(w http.ResponseWriter, r *http.Request, c *call, 
 		hold = left
 		closeAfter(w)
 	}
-	// The server's own deadlines are those of a short call; and a read
-	// deadline that passes would end the request's context.
-	control := http.NewResponseController(w)
-	err := errors.Join(control.SetReadDeadline(time.Time{}), control.SetWriteDeadline(time.Now().Add(hold+writeTimeout)))
+	// The server's own deadline is that of a short call.
+	err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(hold + writeTimeout))
 	if err != nil {
 		s.failed(w, c, err)
 		return false

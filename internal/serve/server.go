@@ -106,8 +106,10 @@ type Server struct {
 	stop     context.CancelFunc
 
 	// Tests replace these.
-	now  func() time.Time
-	hold func() time.Duration
+	now          func() time.Time
+	hold         func() time.Duration
+	readTimeout  time.Duration
+	writeTimeout time.Duration
 }
 
 // New returns a server, and registers its metrics.
@@ -118,8 +120,11 @@ func New(c Config) (*Server, error) {
 		watches:  newWatchLimit(),
 		stopping: stopping,
 		stop:     stop,
-		now:      time.Now,
-		hold:     holdFor,
+
+		now:          time.Now,
+		hold:         holdFor,
+		readTimeout:  readTimeout,
+		writeTimeout: writeTimeout,
 	}
 	var err error
 	if s.metrics, err = newMetrics(c.Metrics, c.Source); err != nil {
@@ -178,8 +183,8 @@ func (s *Server) plainServer(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: readHeaderTimeout,
-		ReadTimeout:       readTimeout,
-		WriteTimeout:      writeTimeout,
+		ReadTimeout:       s.readTimeout,
+		WriteTimeout:      s.writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn),

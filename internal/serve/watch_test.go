@@ -64,6 +64,29 @@ func TestAWatcherIsWokenByAChange(t *testing.T) {
 	}
 }
 
+// The server's deadlines are those of short calls. The pause is long enough
+// for them to pass, and may be longer.
+func TestAWatchOutlivesTheDeadlinesOfShortCalls(t *testing.T) {
+	for protocol, option := range map[string]func(*http.Transport){"HTTP/1.1": http1, "HTTP/2.0": func(*http.Transport) {}} {
+		t.Run(protocol, func(t *testing.T) {
+			t.Parallel()
+			const timeout = 2 * time.Second
+			s := newSafe(t, holding(time.Hour), func(s *safe) { s.readTimeout, s.writeTimeout = timeout, timeout })
+			c := s.client(svc("shop", "db"), option)
+			answer := s.watch(t.Context(), c, s.etag(c))
+			s.watchesHeld(1)
+			<-time.After(2 * timeout)
+			s.watchesHeld(1)
+			s.apply("shop", "db", map[string]string{"password": "p"})
+			r, ok := <-answer
+			if !ok {
+				t.Fatal("the watch was cut off")
+			}
+			r.values(t)
+		})
+	}
+}
+
 func TestAWatchOfWhatHasChangedAlreadyIsAnsweredAtOnce(t *testing.T) {
 	s := newSafe(t, holding(time.Hour))
 	c := s.client(svc("shop", "db"))
