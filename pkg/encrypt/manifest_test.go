@@ -39,7 +39,7 @@ func TestReadManifestsNamesEveryFault(t *testing.T) {
 	}{
 		"no manifest but a scalar":   {"vsecm.com/\n", nil},
 		"not YAML":                   {meta + "spec: }{\n", []string{"f.yaml:4: not valid YAML: "}},
-		"a list that never ends":     {meta + "spec:\n  encryptedData: [1,\n", []string{"f.yaml:6: not valid YAML: did not find expected node content"}},
+		"a list that never ends":     {meta + "spec:\n  encryptedData: [1,\n", []string{"f.yaml:5: not valid YAML: did not find expected node content"}},
 		"a mapping broken off":       {meta + data + "  workloads: [a]\n x\n", []string{"f.yaml:8: not valid YAML: "}},
 		"text that never ends":       {meta + "spec:\n  scope: \"stri\n", []string{"f.yaml:5: not valid YAML: "}},
 		"a tab":                      {meta + "spec:\n\tscope: strict\n", []string{"f.yaml:5: not valid YAML: "}},

@@ -118,6 +118,10 @@ func syntaxFault(file string, data []byte, err error) *Fault {
 			}
 		}
 	}
+	// At the end of a file the library stands on a line that is not there.
+	if text := bytes.TrimRight(data, " \t\r\n"); bytes.IndexByte(text, '\r') < 0 || bytes.Contains(text, []byte("\r\n")) {
+		f.Line = min(f.Line, 1+bytes.Count(text, []byte("\n")))
+	}
 	switch text {
 	case "did not find expected key", "did not find expected '-' indicator", "did not find expected ',' or ']'", "did not find expected ',' or '}'":
 		text += ", in what begins on this line"
