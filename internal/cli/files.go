@@ -56,13 +56,14 @@ func manifestFilesOf(paths []string) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
+		root, err := realPath(path)
+		if err != nil {
+			return nil, err
+		}
 		for _, f := range files {
-			real, err := filepath.Abs(f.path)
-			if err != nil {
-				return nil, err
-			}
-			if r, err := filepath.EvalSymlinks(real); err == nil {
-				real = r
+			real := root
+			if f.path != path { // found below it, where no link is followed
+				real = filepath.Join(root, f.relative)
 			}
 			if known, twice := byReal[real]; !twice || f.path < known {
 				byReal[real] = f.path
@@ -70,6 +71,15 @@ func manifestFilesOf(paths []string) ([]string, error) {
 		}
 	}
 	return slices.Sorted(maps.Values(byReal)), nil
+}
+
+// realPath returns the one absolute path that leads to a file through no link.
+func realPath(path string) (string, error) {
+	absolute, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	return filepath.EvalSymlinks(absolute)
 }
 
 func isManifestName(name string) bool {

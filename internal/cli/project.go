@@ -14,8 +14,9 @@ import (
 // A project is the .vsecm.yaml above the working directory. Where there is
 // none it is empty, and has no rules.
 type project struct {
-	root  string // absolute; empty where there is no project file
-	rules *encrypt.Project
+	root     string // absolute; empty where there is no project file
+	realRoot string // the same, through no link
+	rules    *encrypt.Project
 }
 
 func findProject() (*project, error) {
@@ -32,7 +33,11 @@ func findProject() (*project, error) {
 			if len(faults) > 0 {
 				return nil, faultsError(faults)
 			}
-			return &project{root: dir, rules: rules}, nil
+			real, err := filepath.EvalSymlinks(dir)
+			if err != nil {
+				return nil, err
+			}
+			return &project{root: dir, realRoot: real, rules: rules}, nil
 		case !errors.Is(err, fs.ErrNotExist):
 			return nil, err
 		}
@@ -50,24 +55,22 @@ func (p *project) rule(file string) encrypt.Rule {
 	if p.root == "" {
 		return encrypt.Rule{}
 	}
-	absolute, err := filepath.Abs(file)
-	if err != nil {
-		return encrypt.Rule{}
-	}
-	// The root came from Getwd, which may show a symbolic link where file's
-	// path does not.
-	if dir, err := filepath.EvalSymlinks(filepath.Dir(absolute)); err == nil {
-		if root, err := filepath.EvalSymlinks(p.root); err == nil {
-			if relative, err := filepath.Rel(root, filepath.Join(dir, filepath.Base(absolute))); err == nil {
-				return p.ruleWithin(relative)
-			}
+	// Getwd may have shown a link where file's path does not, or the other way
+	// round. The file itself, and its folder, may be yet to be made.
+	for _, try := range []struct {
+		root string
+		real func(string) (string, error)
+	}{{p.realRoot, realPath}, {p.root, filepath.Abs}} {
+		dir, err := try.real(filepath.Dir(file))
+		if err != nil {
+			continue
+		}
+		relative, err := filepath.Rel(try.root, filepath.Join(dir, filepath.Base(file)))
+		if err == nil {
+			return p.ruleWithin(relative)
 		}
 	}
-	relative, err := filepath.Rel(p.root, absolute)
-	if err != nil {
-		return encrypt.Rule{}
-	}
-	return p.ruleWithin(relative)
+	return encrypt.Rule{}
 }
 
 func (p *project) ruleWithin(relative string) encrypt.Rule {
