@@ -1,16 +1,15 @@
 package fetch
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"slices"
-	"strings"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/vsecm/kubectl-vsecm/internal/shellenv"
 )
 
 // A Format is how secrets are printed.
@@ -28,7 +27,7 @@ const (
 
 // ErrNoVariable says that secrets cannot be printed as [Env]: two keys would
 // become one variable, or a value holds a NUL byte, which no variable can.
-var ErrNoVariable = errors.New("cannot be an environment variable")
+var ErrNoVariable = shellenv.ErrNoVariable
 
 // ParseFormat returns the format named s.
 func ParseFormat(s string) (Format, error) {
@@ -65,46 +64,14 @@ func (s *Secrets) Print(w io.Writer, f Format) error {
 
 // env returns lines that a POSIX shell reads back to the exact bytes.
 func (s *Secrets) env() ([]byte, error) {
-	var out bytes.Buffer
-	from := map[string]string{}
+	var lines shellenv.Assignments
 	for _, secret := range s.Secrets {
 		for _, key := range slices.Sorted(maps.Keys(secret.Data)) {
-			where := secret.Name + "/" + key
-			variable := variableName(secret.Name, key)
-			if other, taken := from[variable]; taken {
-				return nil, fmt.Errorf("%w: %s and %s both become %s", ErrNoVariable, other, where, variable)
+			if err := lines.Add(secret.Name, key, secret.Data[key]); err != nil {
+				clear(lines.Bytes())
+				return nil, err
 			}
-			from[variable] = where
-			value := secret.Data[key]
-			if bytes.IndexByte(value, 0) >= 0 {
-				return nil, fmt.Errorf("%w: the value of %s holds a NUL byte", ErrNoVariable, where)
-			}
-			out.WriteString(variable)
-			out.WriteString("='")
-			// Between single quotes a shell reads everything as it is; a
-			// quote itself closes, is escaped, and opens again.
-			out.Write(bytes.ReplaceAll(value, []byte("'"), []byte(`'\''`)))
-			out.WriteString("'\n")
 		}
 	}
-	return out.Bytes(), nil
-}
-
-// variableName returns OBJECT_KEY in upper case, with _ for what a variable's
-// name may not hold, and before a digit at its begin.
-func variableName(object, key string) string {
-	name := strings.Map(func(r rune) rune {
-		switch {
-		case r >= 'a' && r <= 'z':
-			return r - 'a' + 'A'
-		case r >= 'A' && r <= 'Z', r >= '0' && r <= '9':
-			return r
-		default:
-			return '_'
-		}
-	}, object+"_"+key)
-	if name[0] >= '0' && name[0] <= '9' {
-		return "_" + name
-	}
-	return name
+	return lines.Bytes(), nil
 }

@@ -74,19 +74,6 @@ func TestJSONAndYAMLAreLossless(t *testing.T) {
 	}
 }
 
-func TestVariableNames(t *testing.T) {
-	for _, tt := range []struct{ object, key, want string }{
-		{"db", "password", "DB_PASSWORD"},
-		{"my-db.v2", "tls.key", "MY_DB_V2_TLS_KEY"},
-		{"1password", "k", "_1PASSWORD_K"},
-		{"db", "MixedCase_9", "DB_MIXEDCASE_9"},
-	} {
-		if got := variableName(tt.object, tt.key); got != tt.want {
-			t.Errorf("%s/%s: got %s, want %s", tt.object, tt.key, got, tt.want)
-		}
-	}
-}
-
 func TestWhatCannotBeAVariableIsAnError(t *testing.T) {
 	collision := secretsOf("a", map[string]string{"b.c": "first-value"})
 	collision.Secrets = append(collision.Secrets, secretsOf("a-b", map[string]string{"c": "second-value"}).Secrets...)
