@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// onlyFile tells whether dir holds nothing but the files of names.
+// onlyFiles tells whether dir holds nothing but the files of names.
 func onlyFiles(t *testing.T, dir string, names ...string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -163,8 +163,8 @@ func TestCreateFileOneOfManyWins(t *testing.T) {
 	onlyFiles(t, dir, "key.txt")
 }
 
-// A folder that cannot be written to is made by a file-size limit of nothing where
-// the tests run as root, whom no mode stops.
+// The failure is a limit on the size of files, since no mode of a folder stops the
+// tests where they run as root.
 func TestNothingIsLeftAfterAFailure(t *testing.T) {
 	if dir := os.Getenv("VSECM_TEST_FULL"); dir != "" {
 		limit := syscall.Rlimit{Cur: 10, Max: 10}
