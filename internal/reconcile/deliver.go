@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/internal/store"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
@@ -42,34 +44,81 @@ func (r *refusal) passes(all bool) bool {
 	})
 }
 
-// deliver checks a manifest and writes it to the store, or notes why not.
-func (s *Source) deliver(ctx context.Context, m encrypt.Manifest) {
-	key := store.KeyOf(m.Object)
-	faults, err := s.write(ctx, key, m)
-	if len(faults) == 0 && err == nil {
-		delete(s.refused, key)
-		delete(s.doomed, key)
-		s.owned[key] = struct{}{}
-		return
+// writers is how many manifests are checked and written at a time. A write
+// waits for the disk most of the time, and a disk does many at once.
+const writers = 16
+
+// deliver checks manifests, each of another object, and writes them to the
+// store, or notes why not. Its error is ctx's: then some were not tried.
+func (s *Source) deliver(ctx context.Context, manifests ...encrypt.Manifest) error {
+	outcomes := make([]outcome, len(manifests))
+	var group errgroup.Group
+	group.SetLimit(writers)
+	for i, m := range manifests {
+		if ctx.Err() != nil {
+			break
+		}
+		group.Go(func() error {
+			outcomes[i] = s.write(ctx, m)
+			return nil
+		})
 	}
-	s.refused[key] = &refusal{faults, err}
+	_ = group.Wait() // what failed is in the outcomes
+	for i, m := range manifests {
+		if outcomes[i].tried {
+			s.note(m, outcomes[i])
+		}
+	}
+	return ctx.Err()
 }
 
-func (s *Source) write(ctx context.Context, key store.Key, m encrypt.Manifest) ([]*encrypt.Fault, error) {
+// An outcome is what became of one manifest.
+type outcome struct {
+	tried    bool
+	changed  bool
+	refusal  *refusal         // why it is not in the store; nil if it is
+	warnings []*encrypt.Fault // about what was written
+}
+
+func (s *Source) note(m encrypt.Manifest, o outcome) {
+	key := store.KeyOf(m.Object)
+	if o.refusal != nil {
+		s.refused[key] = o.refusal
+		return
+	}
+	delete(s.refused, key)
+	delete(s.doomed, key)
+	s.owned[key] = struct{}{}
+	if !o.changed {
+		return
+	}
+	delete(s.warned, key)
+	if len(o.warnings) > 0 {
+		s.warned[key] = o.warnings
+	}
+	s.log.Info("delivered", "object", key.String(), "file", m.File)
+}
+
+// write changes nothing but the store: it runs beside others.
+func (s *Source) write(ctx context.Context, m encrypt.Manifest) outcome {
+	refused := func(faults []*encrypt.Fault, err error) outcome {
+		return outcome{tried: true, refusal: &refusal{faults, err}}
+	}
+	key := store.KeyOf(m.Object)
 	if ns := s.config.Namespaces; len(ns) > 0 && !slices.Contains(ns, key.Namespace) {
-		return []*encrypt.Fault{m.Fault("metadata.namespace", fmt.Errorf("%w: %s", ErrNamespace, key.Namespace))}, nil
+		return refused([]*encrypt.Fault{m.Fault("metadata.namespace", fmt.Errorf("%w: %s", ErrNamespace, key.Namespace))}, nil)
 	}
 	old, err := s.deps.Store.Get(ctx, key)
 	if errors.Is(err, store.ErrNotFound) {
 		old = nil
 	} else if err != nil {
-		return nil, err
+		return refused(nil, err)
 	}
 	if old != nil && !s.owns(old) {
-		return []*encrypt.Fault{s.conflict(m, old)}, nil
+		return refused([]*encrypt.Fault{s.conflict(m, old)}, nil)
 	}
 	if faults := s.open(m, old); len(faults) > 0 {
-		return faults, nil
+		return refused(faults, nil)
 	}
 	o := *m.Object
 	o.Annotations = maps.Clone(o.Annotations)
@@ -79,15 +128,15 @@ func (s *Source) write(ctx context.Context, key store.Key, m encrypt.Manifest) (
 	o.Annotations[v1alpha1.AnnotationPath] = m.File
 	changed, err := s.deps.Store.Apply(ctx, s.config.Name, &o)
 	if errors.Is(err, store.ErrNotOwned) { // since we looked
-		return []*encrypt.Fault{s.conflict(m, nil)}, nil
+		return refused([]*encrypt.Fault{s.conflict(m, nil)}, nil)
 	} else if err != nil {
-		return nil, err
+		return refused(nil, err)
 	}
-	if changed {
-		s.warn(key, m, old)
-		s.log.Info("delivered", "object", key.String(), "file", m.File)
+	written := outcome{tried: true, changed: changed}
+	if changed && old != nil {
+		written.warnings = rollbacks(m, old)
 	}
-	return nil, nil
+	return written
 }
 
 func (s *Source) conflict(m encrypt.Manifest, old *v1alpha1.EncryptedSecret) *encrypt.Fault {
@@ -118,12 +167,9 @@ func (s *Source) open(m encrypt.Manifest, old *v1alpha1.EncryptedSecret) []*encr
 	return faults
 }
 
-// warn notes the values that are older than those they replaced.
-func (s *Source) warn(key store.Key, m encrypt.Manifest, old *v1alpha1.EncryptedSecret) {
-	delete(s.warned, key)
-	if old == nil {
-		return
-	}
+// rollbacks returns the values that are older than those they replaced.
+func rollbacks(m encrypt.Manifest, old *v1alpha1.EncryptedSecret) []*encrypt.Fault {
+	var warnings []*encrypt.Fault
 	for _, name := range slices.Sorted(maps.Keys(m.Object.Spec.EncryptedData)) {
 		before, err := encrypt.Inspect(old.Spec.EncryptedData[name])
 		if err != nil {
@@ -131,10 +177,11 @@ func (s *Source) warn(key store.Key, m encrypt.Manifest, old *v1alpha1.Encrypted
 		}
 		after, err := encrypt.Inspect(m.Object.Spec.EncryptedData[name])
 		if err == nil && after.SealedAt.Before(before.SealedAt) {
-			s.warned[key] = append(s.warned[key], m.Fault(encrypt.DataField(name), fmt.Errorf("%w: sealed at %s, after %s",
+			warnings = append(warnings, m.Fault(encrypt.DataField(name), fmt.Errorf("%w: sealed at %s, after %s",
 				ErrRollback, after.SealedAt.Format(time.RFC3339), before.SealedAt.Format(time.RFC3339))))
 		}
 	}
+	return warnings
 }
 
 // again tries what was refused once more, where that can help. Its error is
@@ -157,7 +204,9 @@ func (s *Source) again(ctx context.Context) error {
 				return err
 			}
 			if ok {
-				s.deliver(ctx, m)
+				if err := s.deliver(ctx, m); err != nil {
+					return err
+				}
 			}
 		}
 		if r := s.refused[key]; r != nil && r.failed != nil {

@@ -61,6 +61,7 @@ type env struct {
 	keys    keys
 	now     time.Time
 	log     bytes.Buffer
+	logger  *slog.Logger // one for all sources: it is its lock that guards log
 	store   *store.Dir
 	journal *store.Journal
 	source  *reconcile.Source
@@ -75,6 +76,7 @@ func newEnv(t testing.TB) *env {
 		t.Fatal(err)
 	}
 	e.keys.ring.Store(ring)
+	e.logger = slog.New(slog.NewTextHandler(&e.log, nil))
 	e.config = reconcile.Config{
 		Name: "vsecm-system.main", Prune: true,
 		Remote: sync.Remote{URL: e.repo.Dir, Branch: gitserver.Branch},
@@ -101,7 +103,7 @@ func (e *env) open(config reconcile.Config, dir string) *reconcile.Source {
 	e.metrics = prometheus.NewRegistry()
 	source, err := reconcile.New(config, dir, reconcile.Deps{
 		Store: e.store, Journal: e.journal, Keys: &e.keys, Now: func() time.Time { return e.now },
-		Log: slog.New(slog.NewTextHandler(&e.log, nil)), Metrics: reconcile.NewMetrics(e.metrics),
+		Log: e.logger, Metrics: reconcile.NewMetrics(e.metrics),
 	})
 	if err != nil {
 		e.t.Fatal(err)

@@ -267,13 +267,7 @@ func (s *Source) carryOut(ctx context.Context, plan *sync.Plan, first bool) erro
 	if err := s.brake(); err != nil {
 		return err
 	}
-	for _, m := range plan.Upserts {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		s.deliver(ctx, m)
-	}
-	return nil
+	return s.deliver(ctx, plan.Upserts...)
 }
 
 // remember journals the revision, when nothing is left to be done for it, and
