@@ -134,6 +134,9 @@ func (d *draft) check() error {
 	if d.object.Spec.Secret != nil && d.object.Name == encrypt.RootKeySecret {
 		return fmt.Errorf("a Secret named %s is never delivered", encrypt.RootKeySecret)
 	}
+	if len(d.values) > encrypt.MaxKeys {
+		return fmt.Errorf("%d keys, of at most %d", len(d.values), encrypt.MaxKeys)
+	}
 	return encrypt.BindingOf(d.object, "any").Validate()
 }
 

@@ -105,7 +105,7 @@ changed.`,
 
 func (o *encryptOptions) takeArgs(args []string) error {
 	if len(args) > 1 {
-		return withHint(fmt.Errorf("%d names, where one is expected", len(args)), "see 'kubectl vsecm encrypt --help'")
+		return withHint(fmt.Errorf("%d names, where one is expected", len(args)), "see 'kubectl vsecm encrypt --help'; a Secret's type is written --secret=TYPE")
 	}
 	if len(args) == 1 {
 		o.name = args[0]
