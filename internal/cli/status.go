@@ -158,7 +158,7 @@ func (o statusOptions) fetch(ctx context.Context) ([]byte, error) {
 			Title, Detail string
 		}
 		_ = json.Unmarshal(text, &problem) // the code says enough where it is none
-		return nil, fmt.Errorf("Safe answered %s: %s", response.Status, strings.TrimSpace(problem.Title+" "+problem.Detail))
+		return nil, fmt.Errorf("asking Safe: it answered %s: %s", response.Status, strings.TrimSpace(problem.Title+" "+problem.Detail))
 	}
 	return text, nil
 }
