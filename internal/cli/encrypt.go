@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
@@ -250,21 +252,20 @@ func (o *encryptOptions) runDocuments(ctx context.Context, p *project) error {
 	)
 	resolve := o.resolveOnce(p)
 	seen := make(map[[2]string]*draft)
-	for _, f := range files {
-		data, err := readBounded(o.streams, f.path, encrypt.MaxFileSize)
-		if err != nil {
+	documents := o.readDocuments(files)
+	defer func() {
+		for _, ds := range documents {
+			for _, s := range ds.secrets {
+				s.Wipe()
+			}
+		}
+	}()
+	for i, f := range files {
+		if err := documents[i].err; err != nil {
 			return err
 		}
-		secrets, other, faults := encrypt.ReadSecrets(inputName(f.path), data)
-		clear(data)
-		skipped += other
-		for _, s := range secrets {
-			defer s.Wipe() // when all are sealed
-		}
-		if len(faults) > 0 {
-			return faultsError(faults)
-		}
-		for _, s := range secrets {
+		skipped += documents[i].skipped
+		for _, s := range documents[i].secrets {
 			more, err := o.draftsOf(s, f, p, targets, resolve)
 			if err != nil {
 				return fmt.Errorf("%s:%d: %w", s.File, s.Line, err)
@@ -294,6 +295,39 @@ func (o *encryptOptions) runDocuments(ctx context.Context, p *project) error {
 		fmt.Fprintln(o.streams.ErrOut, "note: documents of other kinds that were left out:", skipped)
 	}
 	return targets.save(o.streams)
+}
+
+// documents are the Secrets in the clear of one file.
+type documents struct {
+	secrets []*encrypt.Secret
+	skipped int
+	err     error
+}
+
+// readDocuments reads all files, on every core.
+func (o *encryptOptions) readDocuments(files []manifestFile) []documents {
+	read := make([]documents, len(files))
+	var group errgroup.Group
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i, f := range files {
+		group.Go(func() error {
+			ds := &read[i]
+			data, err := readBounded(o.streams, f.path, encrypt.MaxFileSize)
+			if err != nil {
+				ds.err = err
+				return nil
+			}
+			defer clear(data)
+			var faults []*encrypt.Fault
+			ds.secrets, ds.skipped, faults = encrypt.ReadSecrets(inputName(f.path), data)
+			if len(faults) > 0 {
+				ds.err = faultsError(faults)
+			}
+			return nil
+		})
+	}
+	_ = group.Wait() // each has its own error, told in the order of the files
+	return read
 }
 
 // resolveOnce finds the recipients of each rule once: a folder may hold thousands

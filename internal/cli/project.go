@@ -17,6 +17,7 @@ type project struct {
 	root     string // absolute; empty where there is no project file
 	realRoot string // the same, through no link
 	rules    *encrypt.Project
+	foreign  bool // the project file belongs to another user
 }
 
 func findProject() (*project, error) {
@@ -37,7 +38,11 @@ func findProject() (*project, error) {
 			if err != nil {
 				return nil, err
 			}
-			return &project{root: dir, realRoot: real, rules: rules}, nil
+			info, err := os.Stat(file)
+			if err != nil {
+				return nil, err
+			}
+			return &project{root: dir, realRoot: real, rules: rules, foreign: isForeign(info)}, nil
 		case !errors.Is(err, fs.ErrNotExist):
 			return nil, err
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -56,6 +57,12 @@ func (f *recipientFlags) resolve(p *project, rule encrypt.Rule) ([]encrypt.Recip
 		var err error
 		if all, err = p.recipients(rule); err != nil {
 			return nil, err
+		}
+		// A project file in a folder that others may write to, such as /tmp,
+		// would have secrets sealed to them.
+		if len(all) > 0 && p.foreign {
+			return nil, withHint(fmt.Errorf("%s belongs to another user: its recipients are not taken", filepath.Join(p.root, encrypt.ProjectFile)),
+				"if they are the right ones, name them with --recipient, --recipients-file or in $%s", recipientsVariable)
 		}
 	}
 	if len(all) == 0 {
