@@ -19,6 +19,7 @@ type Metrics struct {
 	objects     *prometheus.GaugeVec
 	faults      *prometheus.GaugeVec
 	warnings    *prometheus.GaugeVec
+	skips       *prometheus.GaugeVec
 	pending     *prometheus.GaugeVec
 }
 
@@ -42,6 +43,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		objects:     gauge("vsecm_sync_objects", "Objects that a git source has delivered."),
 		faults:      gauge("vsecm_sync_faults", "Faults that keep objects of a git source from being delivered."),
 		warnings:    gauge("vsecm_sync_warnings", "Warnings about objects that a git source has delivered."),
+		skips:       gauge("vsecm_sync_skips", "Paths of a git source that are not read: links, submodules, too large files."),
 		pending:     gauge("vsecm_sync_pending_deletions", "Objects that a git source no longer declares and that were not deleted."),
 	}
 }
@@ -57,6 +59,7 @@ func (m *Metrics) observe(s Status, took time.Duration, err error) {
 	m.objects.WithLabelValues(s.Source).Set(float64(s.Objects))
 	m.faults.WithLabelValues(s.Source).Set(float64(s.Faults.Total))
 	m.warnings.WithLabelValues(s.Source).Set(float64(s.Warnings.Total))
+	m.skips.WithLabelValues(s.Source).Set(float64(s.Skips.Total))
 	m.pending.WithLabelValues(s.Source).Set(float64(s.PendingDeletions.Total))
 }
 

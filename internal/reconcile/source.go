@@ -97,6 +97,7 @@ type Source struct {
 	doomed  map[store.Key]struct{} // declared no longer, and still there
 	window  store.Deletions
 	told    map[string]*encrypt.Fault // the faults that were logged
+	skipped map[sync.Skip]bool        // the skips that were logged
 
 	pruneFailed bool
 
@@ -231,10 +232,8 @@ func (s *Source) owns(o *v1alpha1.EncryptedSecret) bool {
 // applied now is put aside and does not hold up the others.
 func (s *Source) advance(ctx context.Context, seen sync.Revision) error {
 	// The index may be ahead of the journal, by what could not be completed.
-	for _, from := range slices.Compact([]sync.Revision{sync.Revision(s.applied.Revision), s.index.Revision()}) {
-		if err := s.mirror.FastForward(ctx, from, seen); err != nil {
-			return err
-		}
+	if err := s.fastForward(ctx, seen); err != nil {
+		return err
 	}
 	if s.index.Revision() == seen {
 		return nil
@@ -248,6 +247,25 @@ func (s *Source) advance(ctx context.Context, seen sync.Revision) error {
 	if err := s.carryOut(ctx, plan, first); err != nil {
 		s.index = sync.NewIndex(s.config.Path) // the next round does it all over again
 		return err
+	}
+	return nil
+}
+
+// fastForward refuses a revision that does not descend from what was applied,
+// unless an operator has accepted that very one.
+func (s *Source) fastForward(ctx context.Context, seen sync.Revision) error {
+	s.rewound = ""
+	if seen == s.accepted {
+		return nil
+	}
+	for _, from := range slices.Compact([]sync.Revision{sync.Revision(s.applied.Revision), s.index.Revision()}) {
+		err := s.mirror.FastForward(ctx, from, seen)
+		if errors.Is(err, sync.ErrRewound) {
+			s.rewound = seen
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -112,7 +112,8 @@ func (s *Source) report(start time.Time, seen sync.Revision, err error) {
 	st.LastAttempt = start
 	st.Objects, st.SkippedDocuments = len(s.owned), s.index.Skipped()
 	st.Faults, st.Warnings = faultsOf(faults), faultsOf(warnings)
-	st.Skips, st.PendingDeletions = listOf(s.index.Skips()), listOf(pending)
+	skips := s.index.Skips()
+	st.Skips, st.PendingDeletions = listOf(skips), listOf(pending)
 	st.Braked = s.window.Waiting
 	switch {
 	case err == nil:
@@ -132,6 +133,7 @@ func (s *Source) report(start time.Time, seen sync.Revision, err error) {
 		}
 	}
 	s.tell(slices.Concat(faults, warnings))
+	s.tellSkips(skips)
 	s.deps.Metrics.observe(st, now.Sub(start), err)
 }
 
@@ -151,4 +153,21 @@ func (s *Source) tell(faults []*encrypt.Fault) {
 		}
 	}
 	s.told = now
+}
+
+// tellSkips logs every path that is not read, once, and when it is again.
+func (s *Source) tellSkips(skips []sync.Skip) {
+	now := make(map[sync.Skip]bool, len(skips))
+	for _, skip := range skips {
+		now[skip] = true
+		if !s.skipped[skip] {
+			s.log.Warn("path is not read", "file", skip.Path, "reason", skip.Reason)
+		}
+	}
+	for skip := range s.skipped {
+		if !now[skip] {
+			s.log.Info("path is read again, or gone", "file", skip.Path)
+		}
+	}
+	s.skipped = now
 }

@@ -50,7 +50,7 @@ func TestMain(m *testing.M) {
 
 // patience is how long a condition may take that is due at once. A machine may
 // be busy.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // eventually waits for a condition, and fails with what ok last returned.
 func eventually(t testing.TB, what string, ok func() error) {
