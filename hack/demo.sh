@@ -12,7 +12,8 @@ world=$(mktemp -d "${TMPDIR:-/tmp}/vsecm-demo.XXXXXX")
 safe_pid=
 finish() {
 	if [[ -n $safe_pid ]]; then
-		kill "$safe_pid" 2>/dev/null && wait "$safe_pid" || true
+		kill "$safe_pid" 2>/dev/null || true
+		wait "$safe_pid" || true
 	fi
 	rm -rf "$world"
 }

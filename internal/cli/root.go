@@ -83,6 +83,7 @@ func New(streams genericiooptions.IOStreams) *cobra.Command {
 		newReveal(streams),
 		newRecipient(streams),
 		newStatus(streams),
+		newSync(streams),
 		newOptions(streams),
 		newVersion(streams),
 		newCompletion(streams),

@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -18,17 +16,11 @@ import (
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 )
 
-// safeVariable is where operators reach Safe.
-const safeVariable = "VSECM_SAFE"
-
-const (
-	statusTimeout = 30 * time.Second
-	maxStatusSize = 16 << 20
-)
+const statusTimeout = 30 * time.Second
 
 type statusOptions struct {
 	streams genericiooptions.IOStreams
-	safe    string
+	safe    safeFlag
 	output  outputFlag
 }
 
@@ -83,13 +75,13 @@ Exit codes: 0 all is well, 1 faults or another error.`,
 		Args:    noArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
 	}
-	cmd.Flags().StringVar(&o.safe, "safe", "", "Where Safe is reached: `unix://SOCKET` (default $VSECM_SAFE)")
+	o.safe.addTo(cmd)
 	o.output.addTo(cmd, "Form of the output")
 	return cmd
 }
 
 func (o statusOptions) run(ctx context.Context) error {
-	text, err := o.fetch(ctx)
+	text, err := o.safe.call(ctx, statusTimeout, http.MethodGet, "/v1/status")
 	if err != nil {
 		return err
 	}
@@ -113,54 +105,6 @@ func (o statusOptions) run(ctx context.Context) error {
 		return errors.New("not all is well")
 	}
 	return nil
-}
-
-func (o statusOptions) fetch(ctx context.Context) ([]byte, error) {
-	address := o.safe
-	if address == "" {
-		address = os.Getenv(safeVariable)
-	}
-	if address == "" {
-		return nil, withHint(errors.New("no Safe given"), "name its operator's socket with --safe or $%s", safeVariable)
-	}
-	socket, ok := strings.CutPrefix(address, "unix://")
-	if !ok {
-		return nil, withHint(fmt.Errorf("%s: not the address of an operator's socket", address), "write unix:///PATH")
-	}
-	client := &http.Client{
-		Timeout: statusTimeout,
-		Transport: &http.Transport{
-			DisableKeepAlives: true,
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-			},
-		},
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://safe/v1/status", nil)
-	if err != nil {
-		return nil, err
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		var failed *net.OpError
-		if errors.As(err, &failed) {
-			return nil, withHint(fmt.Errorf("reaching Safe at %s: %w", address, failed.Err), "is it running, and are you its user?")
-		}
-		return nil, fmt.Errorf("reaching Safe at %s: %w", address, err)
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(response.Body, maxStatusSize))
-	if err != nil {
-		return nil, fmt.Errorf("reading Safe's answer: %w", err)
-	}
-	if response.StatusCode != http.StatusOK {
-		var problem struct {
-			Title, Detail string
-		}
-		_ = json.Unmarshal(text, &problem) // the code says enough where it is none
-		return nil, fmt.Errorf("asking Safe: it answered %s: %s", response.Status, strings.TrimSpace(problem.Title+" "+problem.Detail))
-	}
-	return text, nil
 }
 
 func (st status) well() bool {
@@ -222,7 +166,8 @@ func (s sourceStatus) printTroubles(w io.Writer) {
 		}
 	}
 	if s.Braked {
-		line("%s held back: too many to be done unasked\n", counted(s.PendingDeletions.Total, "deletion"))
+		line("%s held back, too many to be done unasked; if they are meant:\n  kubectl vsecm sync --allow-deletions %s\n",
+			counted(s.PendingDeletions.Total, "deletion"), s.Revision)
 	}
 }
 

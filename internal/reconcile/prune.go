@@ -62,12 +62,16 @@ func (s *Source) weigh() {
 func (s *Source) brake() error {
 	s.weigh()
 	total := len(s.doomed) + s.window.Deleted
-	if !s.config.Prune || s.window.Waiting || total <= brakeFrom || 2*total <= s.window.Owned {
+	if !s.config.Prune || s.window.Waiting || s.isAllowed() || total <= brakeFrom || 2*total <= s.window.Owned {
 		return nil
 	}
 	s.wait()
 	return s.remember(errNotDone)
 }
+
+// isAllowed tells whether an operator has allowed the deletions of the revision
+// that stands.
+func (s *Source) isAllowed() bool { return s.allowed != "" && s.allowed == s.index.Revision() }
 
 var errNotDone = errors.New("not done yet")
 
@@ -87,11 +91,13 @@ func (s *Source) prune(ctx context.Context) error {
 	if !s.config.Prune || len(s.doomed) == 0 {
 		return nil
 	}
-	if !s.window.Waiting && len(s.doomed) == len(s.owned) { // nothing would be left
-		s.wait()
-	}
-	if s.window.Waiting {
-		return nil
+	if !s.isAllowed() {
+		if !s.window.Waiting && len(s.doomed) == len(s.owned) { // nothing would be left
+			s.wait()
+		}
+		if s.window.Waiting {
+			return nil
+		}
 	}
 	var failed []error
 	for _, key := range keysOf(s.doomed) {
@@ -108,5 +114,8 @@ func (s *Source) prune(ctx context.Context) error {
 		}
 	}
 	s.pruneFailed = len(failed) > 0
+	if s.isAllowed() && !s.pruneFailed {
+		s.allowed, s.window = "", store.Deletions{} // the word was followed
+	}
 	return several(failed)
 }

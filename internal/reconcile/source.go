@@ -96,6 +96,9 @@ type Source struct {
 	warned  map[store.Key][]*encrypt.Fault
 	doomed  map[store.Key]struct{} // declared no longer, and still there
 	window  store.Deletions
+	// What an operator said, and what is waiting to be accepted: [Override].
+	allowed, accepted, rewound sync.Revision
+
 	told    map[string]*encrypt.Fault // the faults that were logged
 	skipped map[sync.Skip]bool        // the skips that were logged
 

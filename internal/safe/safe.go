@@ -226,12 +226,8 @@ func newServer(p serverParts) (*serve.Server, error) {
 		Log:       p.log,
 		Metrics:   p.metrics,
 		Status:    p.status,
-		Sync: func(ctx context.Context) error {
-			group, ctx := errgroup.WithContext(ctx)
-			for _, s := range p.sources {
-				group.Go(func() error { return s.Sync(ctx) })
-			}
-			return group.Wait()
+		Sync: func(ctx context.Context, o reconcile.Override) error {
+			return syncNow(ctx, p.sources, o)
 		},
 	})
 }
@@ -250,6 +246,32 @@ func (p serverParts) status() any {
 		st.Sources = append(st.Sources, s.Status())
 	}
 	return st
+}
+
+// syncNow does a round of every source. One that fails does not hold up the
+// others.
+func syncNow(ctx context.Context, sources []*reconcile.Source, o reconcile.Override) error {
+	if o != (reconcile.Override{}) {
+		waited := false
+		for _, s := range sources {
+			waited = s.Override(o) || waited
+		}
+		if !waited {
+			return reconcile.ErrNothingWaits
+		}
+	}
+	errs := make([]error, len(sources))
+	var group errgroup.Group
+	for i, s := range sources {
+		group.Go(func() error {
+			if err := s.Sync(ctx); err != nil {
+				errs[i] = fmt.Errorf("%s: %w", s.Name(), err)
+			}
+			return nil
+		})
+	}
+	_ = group.Wait() // every source has its own error
+	return errors.Join(errs...)
 }
 
 func recipientOf(k *unseal.RootKey) serve.Recipient {

@@ -2,12 +2,17 @@ package serve
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/vsecm/kubectl-vsecm/internal/audit"
 	"github.com/vsecm/kubectl-vsecm/internal/problem"
+	"github.com/vsecm/kubectl-vsecm/internal/reconcile"
+	"github.com/vsecm/kubectl-vsecm/pkg/sync"
 )
 
 // syncTimeout bounds POST /v1/sync.
@@ -44,6 +49,9 @@ func (s *Server) audited(object string, handle func(http.ResponseWriter, *http.R
 		c.object = object
 		if object == "sources" {
 			c.verb = "sync"
+			if q := r.URL.Query(); len(q) > 0 {
+				c.object = fmt.Sprintf("%s %.200s", object, q.Encode())
+			}
 		}
 		if r.ContentLength != 0 {
 			if s.record(w, r, c, string(problem.BadRequest)) {
@@ -86,7 +94,14 @@ func (s *Server) record(w http.ResponseWriter, r *http.Request, c *call, outcome
 func (s *Server) syncNow(w http.ResponseWriter, r *http.Request, c *call) {
 	ctx, cancel := context.WithTimeout(r.Context(), syncTimeout)
 	defer cancel()
-	err := s.Sync(ctx)
+	override, err := overrideOf(r.URL.Query())
+	if err != nil {
+		if s.record(w, r, c, string(problem.BadRequest)) {
+			c.refuse(w, problem.BadRequest, err.Error())
+		}
+		return
+	}
+	err = s.Sync(ctx, override)
 	outcome := audit.OK
 	if err != nil {
 		outcome = audit.Failed
@@ -94,9 +109,33 @@ func (s *Server) syncNow(w http.ResponseWriter, r *http.Request, c *call) {
 	if !s.record(w, r, c, outcome) {
 		return
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, reconcile.ErrNothingWaits):
+		c.refuse(w, problem.BadRequest, err.Error())
+	case err != nil:
 		c.refuse(w, problem.Unavailable, err.Error())
-		return
+	default:
+		w.WriteHeader(http.StatusNoContent)
 	}
-	w.WriteHeader(http.StatusNoContent)
+}
+
+// overrideOf reads what an operator says with a sync.
+func overrideOf(q url.Values) (o reconcile.Override, err error) {
+	for name := range q {
+		to := &o.AllowDeletions
+		switch name {
+		case "allow-deletions":
+		case "accept-rewrite":
+			to = &o.AcceptRewrite
+		default:
+			return o, fmt.Errorf("unknown parameter %.40q", name)
+		}
+		if *to, err = sync.ParseRevision(q.Get(name)); err == nil && *to == "" {
+			err = errors.New("a revision is 40 hex digits")
+		}
+		if err != nil {
+			return o, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return o, nil
 }

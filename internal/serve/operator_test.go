@@ -13,14 +13,18 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/internal/audit"
 	"github.com/vsecm/kubectl-vsecm/internal/problem"
+	"github.com/vsecm/kubectl-vsecm/internal/reconcile"
+	"github.com/vsecm/kubectl-vsecm/pkg/sync"
 )
 
 func TestOperatorCalls(t *testing.T) {
 	synced := 0
 	var syncErr error
+	var said reconcile.Override
 	s := newSafe(t, func(s *safe) {
-		s.Sync = func(context.Context) error {
+		s.Sync = func(_ context.Context, o reconcile.Override) error {
 			synced++
+			said = o
 			return syncErr
 		}
 	})
@@ -40,6 +44,18 @@ func TestOperatorCalls(t *testing.T) {
 	if !strings.Contains(string(r.body), syncErr.Error()) {
 		t.Errorf("sync: %s", r.body)
 	}
+	syncErr = reconcile.ErrNothingWaits
+	revision := strings.Repeat("ab", 20)
+	do(t, c, "POST", "http://safe/v1/sync?accept-rewrite="+revision).is(t, problem.BadRequest)
+	if want := (reconcile.Override{AcceptRewrite: sync.Revision(revision)}); said != want {
+		t.Errorf("said %+v", said)
+	}
+	synced = 0
+	do(t, c, "POST", "http://safe/v1/sync?allow-deletions=HEAD").is(t, problem.BadRequest)
+	do(t, c, "POST", "http://safe/v1/sync?force=yes").is(t, problem.BadRequest)
+	if synced != 0 {
+		t.Error("synced on a word that is none")
+	}
 	do(t, c, "GET", "http://safe/v1/sync").is(t, problem.NotFound)
 	do(t, c, "GET", "http://safe/v1/secrets").is(t, problem.NotFound)
 
@@ -51,6 +67,12 @@ func TestOperatorCalls(t *testing.T) {
 		{Actor: uid, Verb: "sync", Object: "sources", Outcome: audit.OK},
 		{Actor: uid, Verb: "sync", Object: "sources", Outcome: audit.Allowed},
 		{Actor: uid, Verb: "sync", Object: "sources", Outcome: audit.Failed},
+		{Actor: uid, Verb: "sync", Object: "sources accept-rewrite=" + revision, Outcome: audit.Allowed},
+		{Actor: uid, Verb: "sync", Object: "sources accept-rewrite=" + revision, Outcome: audit.Failed},
+		{Actor: uid, Verb: "sync", Object: "sources allow-deletions=HEAD", Outcome: audit.Allowed},
+		{Actor: uid, Verb: "sync", Object: "sources allow-deletions=HEAD", Outcome: string(problem.BadRequest)},
+		{Actor: uid, Verb: "sync", Object: "sources force=yes", Outcome: audit.Allowed},
+		{Actor: uid, Verb: "sync", Object: "sources force=yes", Outcome: string(problem.BadRequest)},
 		{Actor: uid, Verb: "get", Object: "unknown", Outcome: string(problem.NotFound)},
 		{Actor: uid, Verb: "get", Object: "unknown", Outcome: string(problem.NotFound)},
 	}
@@ -71,7 +93,7 @@ func TestOperatorCalls(t *testing.T) {
 
 func TestAnOperatorsCallThatCannotBeLoggedIsRefused(t *testing.T) {
 	s := newSafe(t, func(s *safe) {
-		s.Sync = func(context.Context) error {
+		s.Sync = func(context.Context, reconcile.Override) error {
 			t.Error("it was done")
 			return nil
 		}
@@ -169,7 +191,7 @@ func TestASocketThatCannotBeMadeIsAnError(t *testing.T) {
 
 func TestOperatorCallsTakeNoBody(t *testing.T) {
 	s := newSafe(t, func(s *safe) {
-		s.Sync = func(context.Context) error {
+		s.Sync = func(context.Context, reconcile.Override) error {
 			t.Error("it was done")
 			return nil
 		}

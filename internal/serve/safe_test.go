@@ -32,6 +32,7 @@ import (
 	"github.com/vsecm/kubectl-vsecm/internal/cache"
 	"github.com/vsecm/kubectl-vsecm/internal/identity"
 	"github.com/vsecm/kubectl-vsecm/internal/problem"
+	"github.com/vsecm/kubectl-vsecm/internal/reconcile"
 	"github.com/vsecm/kubectl-vsecm/internal/store"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/workloadapi"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
@@ -137,7 +138,7 @@ func startSafe(t testing.TB, fill bool, options ...safeOption) *safe {
 		Log:     log,
 		Metrics: registry,
 		Status:  func() any { return map[string]any{"state": "fine"} },
-		Sync:    func(context.Context) error { return nil },
+		Sync:    func(context.Context, reconcile.Override) error { return nil },
 	}))(t)
 	s.now = func() time.Time {
 		if at := s.stopped.Load(); at != nil {

@@ -36,6 +36,7 @@ import (
 	"github.com/vsecm/kubectl-vsecm/internal/audit"
 	"github.com/vsecm/kubectl-vsecm/internal/cache"
 	"github.com/vsecm/kubectl-vsecm/internal/identity"
+	"github.com/vsecm/kubectl-vsecm/internal/reconcile"
 )
 
 const (
@@ -76,8 +77,9 @@ type Config struct {
 	// Status returns what GET /v1/status of the operator's socket shows, as
 	// a value for encoding/json. It holds no secret.
 	Status func() any
-	// Sync fetches every source now, for POST /v1/sync.
-	Sync func(context.Context) error
+	// Sync fetches every source now, for POST /v1/sync, and takes the word of
+	// an operator; [reconcile.ErrNothingWaits] if there is none to give.
+	Sync func(context.Context, reconcile.Override) error
 }
 
 // A Recipient is the public half of the root key.
