@@ -109,7 +109,7 @@ func (c *Cache) ETag(w identity.Workload) string {
 // caller must [Wipe] it. What cannot be read is left out, without an error;
 // errors are ctx's, and [ErrSealed].
 func (c *Cache) Secrets(ctx context.Context, w identity.Workload) ([]Secret, string, error) {
-	versions, err := c.readable(w)
+	versions, tag, err := c.readable(w)
 	if err != nil {
 		return nil, "", err
 	}
@@ -130,20 +130,24 @@ func (c *Cache) Secrets(ctx context.Context, w identity.Workload) ([]Secret, str
 			v = c.instead(w, v)
 		}
 	}
-	return secrets, tagOf(read), nil
+	if !slices.Equal(read, versions) {
+		tag = tagOf(read)
+	}
+	return secrets, tag, nil
 }
 
-// readable returns the versions that w is served.
-func (c *Cache) readable(w identity.Workload) ([]*version, error) {
+// readable returns the versions that w is served, and their entity tag.
+func (c *Cache) readable(w identity.Workload) ([]*version, string, error) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	if c.sealed {
-		return nil, ErrSealed
+		return nil, "", ErrSealed
 	}
-	if a := c.audiences[w]; a != nil {
-		return slices.Clone(a.versions), nil
+	a := c.audiences[w]
+	if a == nil {
+		return nil, emptyTag, nil
 	}
-	return nil, nil
+	return slices.Clone(a.versions), a.tag(), nil
 }
 
 // instead returns the version that w is served of the object of v, which was
