@@ -130,7 +130,10 @@ func parse(data []byte) (*Config, error) {
 		return nil, errors.New("more than one document")
 	}
 	c.fillIn()
-	return &c, c.check()
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	return &c, nil
 }
 
 func (c *Config) fillIn() {
@@ -163,14 +166,14 @@ func (c *Config) check() error {
 	if c.DataDir == "" {
 		fail("dataDir", "missing")
 	}
-	for field, address := range map[string]string{
-		"api": c.Listen.API, "liveness": c.Listen.Liveness, "readiness": c.Listen.Readiness, "metrics": c.Listen.Metrics,
+	for _, l := range []struct{ field, address string }{
+		{"api", c.Listen.API}, {"liveness", c.Listen.Liveness}, {"readiness", c.Listen.Readiness}, {"metrics", c.Listen.Metrics},
 	} {
-		if address == Off && field != "api" {
+		if l.address == Off && l.field != "api" {
 			continue
 		}
-		if _, _, err := net.SplitHostPort(address); err != nil {
-			fail("listen."+field, "want HOST:PORT or :PORT: %w", err)
+		if _, _, err := net.SplitHostPort(l.address); err != nil {
+			fail("listen."+l.field, "want HOST:PORT or :PORT: %w", err)
 		}
 	}
 	if c.SPIFFE.Socket == "" {
