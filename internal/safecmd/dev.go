@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"text/template"
 	"time"
@@ -84,6 +86,16 @@ type devWorkload struct {
 }
 
 func (o devOptions) run(ctx context.Context) (err error) {
+	// What may be refused comes first: nothing is left behind then.
+	workloads, err := parseWorkloads(o.workloads)
+	if err != nil {
+		return fmt.Errorf("--workload: %w", err)
+	}
+	key, err := o.readRootKey()
+	if err != nil {
+		return fmt.Errorf("--root-key: %w", err)
+	}
+	defer clear(key)
 	dir, remove, err := o.folder()
 	if err != nil {
 		return err
@@ -100,8 +112,10 @@ func (o devOptions) run(ctx context.Context) (err error) {
 		return err
 	}
 	rootKey := filepath.Join(dir, "root-key.txt")
-	if err := o.copyRootKey(rootKey); err != nil {
-		return err
+	if len(key) > 0 { // without one, Safe generates its own
+		if err := encrypt.CreateFile(rootKey, key, 0o600); err != nil {
+			return err
+		}
 	}
 
 	ca, err := workloadapi.NewCA(spiffeid.RequireTrustDomainFromString(devTrustDomain))
@@ -113,11 +127,7 @@ func (o devOptions) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer own.Close()
-	for _, text := range o.workloads {
-		w, err := parseWorkload(text)
-		if err != nil {
-			return fmt.Errorf("--workload: %w", err)
-		}
+	for _, w := range workloads {
 		id := devID("/workload/" + w.Name + "/ns/" + w.Namespace + "/sa/" + w.Name + "/n/dev")
 		socket, err := ca.Listen(filepath.Join(dir, w.Namespace+"."+w.Name+".sock"), id, devSVIDLife)
 		if err != nil {
@@ -168,25 +178,27 @@ func (o devOptions) folder() (dir string, remove func() error, err error) {
 	return dir, func() error { return nil }, nil
 }
 
-// copyRootKey takes the key that was given; without one, Safe generates its own.
-func (o devOptions) copyRootKey(to string) error {
+// readRootKey reads and checks the key that was given, if one was.
+func (o devOptions) readRootKey() ([]byte, error) {
 	if o.rootKey == "" {
-		return nil
+		return nil, nil
 	}
 	f, err := os.Open(o.rootKey)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, unseal.MaxTextSize+1))
-	defer clear(text)
+	if err == nil {
+		if _, err = unseal.Parse(text); err != nil {
+			err = fmt.Errorf("%s: %w", o.rootKey, err)
+		}
+	}
 	if err != nil {
-		return err
+		clear(text)
+		return nil, err
 	}
-	if _, err := unseal.Parse(text); err != nil {
-		return fmt.Errorf("%s: %w", o.rootKey, err)
-	}
-	return encrypt.CreateFile(to, text, 0o600)
+	return text, nil
 }
 
 func initRepository(dir string) error {
@@ -201,6 +213,21 @@ func initRepository(dir string) error {
 
 func devID(path string) spiffeid.ID {
 	return spiffeid.RequireFromPath(spiffeid.RequireTrustDomainFromString(devTrustDomain), path)
+}
+
+func parseWorkloads(texts []string) ([]identity.Workload, error) {
+	var workloads []identity.Workload
+	for _, text := range texts {
+		w, err := parseWorkload(text)
+		if err != nil {
+			return nil, err
+		}
+		if slices.Contains(workloads, w) {
+			return nil, fmt.Errorf("%s stands there twice", text)
+		}
+		workloads = append(workloads, w)
+	}
+	return workloads, nil
 }
 
 func parseWorkload(text string) (identity.Workload, error) {
@@ -223,11 +250,11 @@ export VSECM_REPOSITORY={{quote .World.Repository}}
 export SPIFFE_ENDPOINT_SOCKET={{quote (index .World.Workloads 0).Socket}}
 `))
 
-var devHelp = template.Must(template.New("help").Parse(`Safe is running, for a try only. Everything is in
+var devHelp = template.Must(template.New("help").Funcs(template.FuncMap{"quote": shellQuote}).Parse(`Safe is running, for a try only. Everything is in
   {{.Dir}}
 
 In another terminal:
-  . {{.Env}}
+  . {{quote .Env}}
   git clone "$VSECM_REPOSITORY" try && cd try && git checkout -B main
 
   # A developer encrypts, commits and pushes; only a public key is needed:
@@ -241,7 +268,7 @@ In another terminal:
   kubectl vsecm status
 
 Workloads, and the sockets that make a process one of them:
-{{range .Workloads}}  {{.Namespace}}/{{.Name}}   SPIFFE_ENDPOINT_SOCKET={{.Socket}}
+{{range .Workloads}}  {{.Namespace}}/{{.Name}}   SPIFFE_ENDPOINT_SOCKET={{quote .Socket}}
 {{end}}
 Stop with Ctrl-C.
 `))
@@ -266,4 +293,12 @@ func (o devOptions) tell(world devWorld, s safe.Started) error {
 	return out.Flush()
 }
 
-func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./:@%+=-]+$`)
+
+// shellQuote returns s as one word for a shell, quoted where it has to be.
+func shellQuote(s string) string {
+	if plainWord.MatchString(s) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
