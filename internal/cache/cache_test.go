@@ -394,3 +394,23 @@ func TestReadersBindingAndBytesAreOfOneVersion(t *testing.T) {
 		t.Errorf("logged: %s", s)
 	}
 }
+
+// A value that is sealed for a whole namespace, for delivery as a Secret alone,
+// has no reader: its object's name is whoever's who writes to the repository.
+func TestPromise04_ANameThatIsNotBoundMakesNobodyAReader(t *testing.T) {
+	r := newRoom(t)
+	o := &v1alpha1.EncryptedSecret{}
+	o.Namespace, o.Name = "shop", "db"
+	o.Spec.Scope, o.Spec.Secret = string(encrypt.Namespace), &v1alpha1.SecretDelivery{Type: "Opaque"}
+	sealed, err := encrypt.Seal([]byte("for delivery"), encrypt.BindingOf(o, "password"), []encrypt.Recipient{r.key.Recipient()}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Spec.EncryptedData = map[string]string{"password": sealed}
+	r.apply(o)
+	r.run()
+	r.expect(db, map[string]string{})
+	if n := r.opened(); n != 0 {
+		t.Errorf("%d values were opened", n)
+	}
+}

@@ -43,7 +43,10 @@ type valueID [sha256.Size]byte
 
 func newVersion(o *v1alpha1.EncryptedSecret) *version {
 	v := &version{key: store.KeyOf(o), object: o}
+	_, err := encrypt.ParseScope(o.Spec.Scope)
 	switch {
+	case err != nil:
+		v.invalid = err
 	case len(o.Spec.Workloads) > encrypt.MaxWorkloads:
 		v.invalid = fmt.Errorf("%d workloads, of at most %d", len(o.Spec.Workloads), encrypt.MaxWorkloads)
 	case len(o.Spec.EncryptedData) > encrypt.MaxKeys:
@@ -52,10 +55,7 @@ func newVersion(o *v1alpha1.EncryptedSecret) *version {
 	if v.invalid != nil {
 		v.fault = &fault{err: v.invalid}
 	}
-	names := slices.Compact(slices.Sorted(slices.Values(o.Spec.Workloads)))
-	if len(names) == 0 {
-		names = []string{o.Name}
-	}
+	names := encrypt.Readers(o)
 
 	h := newHash("vsecm.com/version v1")
 	h.text(o.Namespace, o.Name)
