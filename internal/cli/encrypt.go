@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"time"
@@ -152,6 +153,12 @@ func (o *encryptOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if p.foreign {
+		// In a folder that others may write to, such as /tmp, it would have
+		// secrets sealed to them.
+		fmt.Fprintf(o.streams.ErrOut, "note: %s belongs to another user, and is left out\n", visible(filepath.Join(p.root, encrypt.ProjectFile)))
+		p = &project{}
+	}
 	if len(o.inputs) > 0 {
 		return o.runDocuments(ctx, p)
 	}
@@ -182,6 +189,9 @@ func (o *encryptOptions) runValues(ctx context.Context, p *project) error {
 		d := &draft{object: o.spec.object(namespace, o.name, rule), recipients: recipients}
 		if m, exists := target.find(namespace, o.name); exists {
 			if err := o.spec.agrees(m); err != nil {
+				return err
+			}
+			if err := o.recipients.agrees(m, recipients); err != nil {
 				return err
 			}
 			d.object.Spec = m.Object.Spec

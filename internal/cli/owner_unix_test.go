@@ -3,14 +3,17 @@
 package cli
 
 import (
+	"bytes"
+	"context"
+	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 
-	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+
 	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
 
@@ -30,22 +33,32 @@ func TestAFileIsForeignUnlessItIsOursOrRoots(t *testing.T) {
 	}
 }
 
-func TestRecipientsOfSomebodyElsesProjectFileAreNotTaken(t *testing.T) {
+func TestTheProjectFileOfAnotherUserIsLeftOut(t *testing.T) {
+	t.Chdir(t.TempDir())
 	key, err := unseal.Generate(true)
 	if err != nil {
 		t.Fatal(err)
 	}
+	rules := "rules:\n- {path: '**', namespace: shop, recipients: [" + key.Recipient().String() + "]}\n"
+	if err := os.WriteFile(".vsecm.yaml", []byte(rules), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	encrypt := func() (code int, said string) {
+		var out bytes.Buffer
+		code = Main(context.Background(), []string{"encrypt", "db", "--from-literal", "a=b"}, genericiooptions.IOStreams{In: strings.NewReader(""), Out: io.Discard, ErrOut: &out})
+		return code, out.String()
+	}
 	t.Setenv(recipientsVariable, "")
-	rule := encrypt.Rule{Path: "**", Recipients: []encrypt.Recipient{key.Recipient()}}
-	p := &project{root: filepath.Join("/", "tmp"), rules: &encrypt.Project{Rules: []encrypt.Rule{rule}}}
-	if rs, err := new(recipientFlags).resolve(p, rule); err != nil || len(rs) != 1 {
-		t.Fatalf("of our own: %v, %v", rs, err)
+	if code, said := encrypt(); code != 0 {
+		t.Fatalf("of our own: %s", said)
 	}
-	p.foreign = true
-	if _, err := new(recipientFlags).resolve(p, rule); err == nil || !strings.Contains(err.Error(), "another user") {
-		t.Errorf("of somebody else's: %v", err)
+	if os.Getuid() != 0 {
+		return // only root can give a file away
 	}
-	if rs, err := (&recipientFlags{recipients: []string{key.Recipient().String()}}).resolve(p, rule); err != nil || len(rs) != 1 {
-		t.Errorf("named by flag: %v, %v", rs, err)
+	if err := os.Chown(".vsecm.yaml", 4711, 4711); err != nil {
+		t.Fatal(err)
+	}
+	if code, said := encrypt(); code == 0 || !strings.Contains(said, "belongs to another user") || !strings.Contains(said, "no recipients") {
+		t.Errorf("of somebody else: exit %d, %s", code, said)
 	}
 }

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -26,6 +26,33 @@ func (f *recipientFlags) addTo(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVarP(&f.recipients, "recipient", "r", nil, "Seal to this `RECIPIENT` (age1…). May be repeated")
 	cmd.Flags().StringArrayVar(&f.files, "recipients-file", nil, "Seal to the recipients in this `FILE`, one a line. May be repeated")
 	_ = cmd.RegisterFlagCompletionFunc("recipient", cobra.NoFileCompletions)
+}
+
+// explicit tells whether it is the caller who says whom to seal to, and not the
+// project file, which others may write to.
+func (f *recipientFlags) explicit() bool {
+	return len(f.recipients)+len(f.files) > 0 || strings.TrimSpace(os.Getenv(recipientsVariable)) != ""
+}
+
+// agrees tells whether recipients of the project file open one of the values that a
+// manifest has. Whoever may push may have added one of their own: that is to be
+// seen before the next value is theirs.
+func (f *recipientFlags) agrees(m encrypt.Manifest, recipients []encrypt.Recipient) error {
+	if f.explicit() || len(m.Object.Spec.EncryptedData) == 0 {
+		return nil
+	}
+	ids := make([]encrypt.KeyID, len(recipients))
+	for i, r := range recipients {
+		ids[i] = r.KeyID()
+	}
+	slices.Sort(ids)
+	for _, sealed := range m.Object.Spec.EncryptedData {
+		if info, err := encrypt.Inspect(sealed); err == nil && slices.Equal(info.KeyIDs, ids) {
+			return nil
+		}
+	}
+	return withHint(fmt.Errorf("%s:%d: %s: its values are sealed to others than %s names now", m.File, m.Line, m.Object.Name, encrypt.ProjectFile),
+		"look at who changed the recipients; if they are right, name them with --recipient, --recipients-file or in $%s", recipientsVariable)
 }
 
 func (f *recipientFlags) resolve(p *project, rule encrypt.Rule) ([]encrypt.Recipient, error) {
@@ -57,12 +84,6 @@ func (f *recipientFlags) resolve(p *project, rule encrypt.Rule) ([]encrypt.Recip
 		var err error
 		if all, err = p.recipients(rule); err != nil {
 			return nil, err
-		}
-		// A project file in a folder that others may write to, such as /tmp,
-		// would have secrets sealed to them.
-		if len(all) > 0 && p.foreign {
-			return nil, withHint(fmt.Errorf("%s belongs to another user: its recipients are not taken", filepath.Join(p.root, encrypt.ProjectFile)),
-				"if they are the right ones, name them with --recipient, --recipients-file or in $%s", recipientsVariable)
 		}
 	}
 	if len(all) == 0 {

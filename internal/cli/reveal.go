@@ -198,6 +198,9 @@ func (o revealOptions) print(rs []revealed) error {
 	if err != nil {
 		return err
 	}
+	if isTerminal(o.streams.Out) && !printable(text) { // in the form env
+		return withHint(errors.New("a value is not text, which a terminal might take for commands"), "redirect the output into a file")
+	}
 	_, err = o.streams.Out.Write(text)
 	return err
 }

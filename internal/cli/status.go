@@ -44,6 +44,7 @@ type sourceStatus struct {
 	Objects          int                     `json:"objects"`
 	Faults           statusList[statusFault] `json:"faults"`
 	Warnings         statusList[statusFault] `json:"warnings"`
+	Skips            statusList[statusSkip]  `json:"skips"`
 	PendingDeletions statusList[string]      `json:"pendingDeletions"`
 	Braked           bool                    `json:"braked,omitempty"`
 }
@@ -52,6 +53,12 @@ type sourceStatus struct {
 type statusList[T any] struct {
 	Total int `json:"total"`
 	Items []T `json:"items,omitempty"`
+}
+
+// A statusSkip is a path that is not read.
+type statusSkip struct {
+	Path   string `json:"path"`
+	Reason string `json:"reason"`
 }
 
 type statusFault struct {
@@ -149,25 +156,34 @@ func (o statusOptions) print(st status) error {
 }
 
 func (s sourceStatus) printTroubles(w io.Writer) {
-	line := func(format string, args ...any) { fmt.Fprintf(w, "\n"+s.Source+": "+format, args...) }
+	line := func(format string, args ...any) {
+		fmt.Fprintf(w, "\n%s: %s", visible(s.Source), visible(fmt.Sprintf(format, args...)))
+		fmt.Fprintln(w)
+	}
 	if s.Error != "" {
-		line("%s\n", s.Error)
+		line("%s", s.Error)
 	}
 	if s.Faults.Total > 0 {
-		line("%s; what is concerned keeps its last good version\n", counted(s.Faults.Total, "fault"))
+		line("%s; what is concerned keeps its last good version", counted(s.Faults.Total, "fault"))
 		for _, f := range s.Faults.Items {
-			fmt.Fprintf(w, "  %s\n", f)
+			fmt.Fprintf(w, "  %s\n", visible(f.String()))
 		}
 	}
 	if s.Warnings.Total > 0 {
-		line("%s\n", counted(s.Warnings.Total, "warning"))
+		line("%s", counted(s.Warnings.Total, "warning"))
 		for _, f := range s.Warnings.Items {
-			fmt.Fprintf(w, "  %s\n", f)
+			fmt.Fprintf(w, "  %s\n", visible(f.String()))
+		}
+	}
+	if s.Skips.Total > 0 {
+		line("%s not read", counted(s.Skips.Total, "path"))
+		for _, skip := range s.Skips.Items {
+			fmt.Fprintf(w, "  %s: %s\n", visible(skip.Path), visible(skip.Reason))
 		}
 	}
 	if s.Braked {
-		line("%s held back, too many to be done unasked; if they are meant:\n  kubectl vsecm sync --allow-deletions %s\n",
-			counted(s.PendingDeletions.Total, "deletion"), s.Revision)
+		line("%s held back, too many to be done unasked; if they are meant:", counted(s.PendingDeletions.Total, "deletion"))
+		fmt.Fprintf(w, "  kubectl vsecm sync --allow-deletions %s\n", visible(s.Revision))
 	}
 }
 

@@ -212,6 +212,13 @@ func (t *target) write(text []byte) error {
 		}
 		return err
 	}
+	// Two that write at a time would each find what they read, and the first
+	// one's values would be lost.
+	unlock, err := lockFolder(filepath.Dir(t.path))
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	current, err := readFile(t.path, encrypt.MaxFileSize)
 	if err != nil {
 		return err

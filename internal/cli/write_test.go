@@ -10,9 +10,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"k8s.io/cli-runtime/pkg/genericiooptions"
+
+	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
+	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
 
 // files returns every file below the working directory, and what it holds.
@@ -171,5 +175,52 @@ func TestAFullDiskLeavesFilesAsTheyWere(t *testing.T) {
 	}
 	if code, _, stderr := run(t, "", "validate", "out"); code != exitOK || !strings.Contains(stderr, "manifests: 10, files: 9") {
 		t.Errorf("exit code %d: %s", code, stderr)
+	}
+}
+
+// What was answered with success is there: many processes that write one file
+// either wait for each other or say that they came too late.
+func TestPromise07_ManyWritersOfOneFileLoseNothing(t *testing.T) {
+	t.Chdir(t.TempDir())
+	key, err := unseal.Generate(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	recipient := key.Recipient().String()
+	run := func(key string) error {
+		return exec.Command("kubectl-vsecm", "encrypt", "db", "-n", "shop", "-r", recipient, "--from-literal", key+"=x", "-w", "db.yaml").Run()
+	}
+	if err := run("first"); err != nil {
+		t.Fatal(err)
+	}
+	var done sync.Map
+	var wg sync.WaitGroup
+	for i := range 16 {
+		wg.Go(func() {
+			key := fmt.Sprintf("k%d", i)
+			if run(key) == nil {
+				done.Store(key, true)
+			}
+		})
+	}
+	wg.Wait()
+	data, err := os.ReadFile("db.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ms := encrypt.ReadManifests("db.yaml", data, "")
+	if len(ms.Faults) > 0 || len(ms.Objects) != 1 {
+		t.Fatalf("%d objects, faults %v", len(ms.Objects), ms.Faults)
+	}
+	written := 0
+	done.Range(func(key, _ any) bool {
+		written++
+		if _, ok := ms.Objects[0].Object.Spec.EncryptedData[key.(string)]; !ok {
+			t.Errorf("%s was acknowledged, and is gone", key)
+		}
+		return true
+	})
+	if written == 0 {
+		t.Error("nobody could write")
 	}
 }
