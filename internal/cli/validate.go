@@ -37,7 +37,7 @@ func newValidate(streams genericiooptions.IOStreams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "validate PATH…",
 		Short: "Check manifests, for pull requests and CI",
-		Long: `Check every manifest in files and folders, as Safe will: that it is well
+		Long: `Check the manifests in files and folders, without a key: that each is well
 formed, that each value is bound to the place where it stands, that no name is
 there twice, and what .vsecm.yaml demands: recipients, no retired keys, no
 plaintext Secrets. No key is needed, so whether a value opens is not known.
