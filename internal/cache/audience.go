@@ -1,10 +1,11 @@
 package cache
 
 import (
+	"cmp"
 	"slices"
 	"strings"
-	"sync/atomic"
 
+	"github.com/vsecm/kubectl-vsecm/internal/answer"
 	"github.com/vsecm/kubectl-vsecm/internal/identity"
 	"github.com/vsecm/kubectl-vsecm/internal/store"
 )
@@ -36,30 +37,91 @@ func (o *object) untried() bool {
 // An audience is a workload, as far as it reads something or waits for it. It
 // is guarded by Cache.mu.
 type audience struct {
-	versions []*version // what it is served, sorted by name
-	etag     atomic.Pointer[string]
-	changed  chan struct{} // closed when etag changes; nil while nobody waits
+	versions []*version    // what it may read, sorted by name
+	view     *view         // of versions; nil after a change, until somebody asks
+	leftOut  []*version    // of the last view
+	changed  chan struct{} // closed when the view changes; nil while nobody waits
 	waiting  int
+}
+
+// A view is what an audience is served. It is immutable.
+type view struct {
+	versions []*version // sorted by name
+	tag      string     // the entity tag of versions
+	size     int        // the bytes of their answer, at most
 }
 
 // emptyTag is the entity tag of nothing.
 var emptyTag = tagOf(nil)
 
-// tag returns the entity tag of what a is served. a may be nil.
-func (a *audience) tag() string {
+var emptyView = &view{tag: emptyTag, size: answer.Frame()}
+
+// look returns what a, the audience of w, is served, and the versions that are
+// newly left out of it. a may be nil.
+func (a *audience) look(w identity.Workload) (*view, []*version) {
 	if a == nil {
-		return emptyTag
+		return emptyView, nil
 	}
-	// Computed when asked for, and not at each change: while the cache fills,
-	// an audience changes once for each of its objects.
-	tag := a.etag.Load()
-	if tag == nil {
-		s := tagOf(a.versions)
-		tag = &s
-		a.etag.Store(tag)
+	if a.view != nil {
+		return a.view, nil
 	}
-	return *tag
+	// Made when asked for, and not at each change: while the cache fills, an
+	// audience changes once for each of its objects.
+	kept, leftOut := fit(w, a.versions)
+	var news []*version
+	for _, v := range leftOut {
+		if !slices.ContainsFunc(a.leftOut, func(old *version) bool { return old.digest == v.digest }) {
+			news = append(news, v)
+		}
+	}
+	a.view, a.leftOut = &view{versions: kept, tag: tagOf(kept), size: sizeOf(kept)}, leftOut
+	return a.view, news
 }
+
+// fit divides versions, which are sorted by name, into those that w is served
+// and those that no answer has room for beside them. Whoever can write to the
+// repository can name a workload in any number of objects, and must not take
+// its secrets from it by that: the object that bears the workload's own name
+// goes first, and then the small ones go before the large ones. Every replica
+// leaves out the same.
+func fit(w identity.Workload, versions []*version) (kept, leftOut []*version) {
+	if sizeOf(versions) <= answer.MaxSize {
+		return slices.Clone(versions), nil
+	}
+	others := func(v *version) int {
+		if v.key.Name == w.Name {
+			return 0
+		}
+		return 1
+	}
+	byRank := slices.SortedFunc(slices.Values(versions), func(x, y *version) int {
+		return cmp.Or(cmp.Compare(others(x), others(y)), cmp.Compare(x.size, y.size), strings.Compare(x.key.Name, y.key.Name))
+	})
+	size := answer.Frame()
+	for _, v := range byRank {
+		if size+v.size > answer.MaxSize {
+			leftOut = append(leftOut, v)
+			continue
+		}
+		size += v.size
+		kept = append(kept, v)
+	}
+	slices.SortFunc(kept, byName)
+	slices.SortFunc(leftOut, byName)
+	return kept, leftOut
+}
+
+// sizeOf returns how many bytes the answer of versions has at most.
+func sizeOf(versions []*version) int {
+	size := answer.Frame()
+	for _, v := range versions {
+		size += v.size
+	}
+	return size
+}
+
+// byName orders versions of objects of one namespace.
+func byName(x, y *version) int { return strings.Compare(x.key.Name, y.key.Name) }
 
 func (a *audience) wake() {
 	if a.changed != nil {
@@ -71,7 +133,7 @@ func (a *audience) wake() {
 // find returns where the version of v's object stands, or belongs. Objects of
 // an audience are all of one namespace.
 func (a *audience) find(v *version) (int, bool) {
-	return slices.BinarySearchFunc(a.versions, v, func(x, y *version) int { return strings.Compare(x.key.Name, y.key.Name) })
+	return slices.BinarySearchFunc(a.versions, v, byName)
 }
 
 // audience returns that of w, which may be new.
@@ -120,8 +182,9 @@ func (c *Cache) reindex(before, after *version) {
 		if a == nil {
 			continue // it was forgotten a moment ago
 		}
+		// A version that differs in labels alone is another object in memory.
+		a.view = nil
 		if !same {
-			a.etag.Store(nil)
 			a.wake()
 		}
 		c.forgetIfEmpty(w, a)

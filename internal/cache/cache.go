@@ -16,12 +16,20 @@
 // one before it goes on being served, and readers notice nothing. An object
 // that has no good version is left out. Either way nothing else is harmed; the
 // fault is logged once and counted.
+//
+// # Size
+//
+// An answer has [answer.MaxSize] bytes at most, counting values as they are
+// sealed. What a workload may read beyond that is left out, is logged once, and
+// is counted by vsecm_left_out_objects.
 package cache
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -29,6 +37,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/vsecm/kubectl-vsecm/internal/answer"
 	"github.com/vsecm/kubectl-vsecm/internal/identity"
 	"github.com/vsecm/kubectl-vsecm/internal/store"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
@@ -36,6 +45,9 @@ import (
 
 // ErrSealed says that the cache was sealed: it holds no value, and opens none.
 var ErrSealed = errors.New("sealed")
+
+// errPanic is the fault of a value that broke the code that opens it.
+var errPanic = errors.New("opening it panicked")
 
 // A Secret is an object as a workload gets it.
 type Secret struct {
@@ -100,22 +112,50 @@ func (c *Cache) Synced() bool { return c.synced.Load() }
 // from versions alone, so nothing is decrypted, and replicas that hold the
 // same objects and found the same ones unreadable agree on it.
 func (c *Cache) ETag(w identity.Workload) string {
+	return c.look(w).tag
+}
+
+// Size returns how many bytes the answer to w has at most. Nothing is
+// decrypted for it.
+func (c *Cache) Size(w identity.Workload) int { return c.look(w).size }
+
+// Sealed tells whether the cache is sealed.
+func (c *Cache) Sealed() bool {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return c.audiences[w].tag()
+	return c.sealed
+}
+
+// look returns what w is served.
+func (c *Cache) look(w identity.Workload) *view {
+	c.mu.RLock()
+	a := c.audiences[w]
+	if a == nil || a.view != nil {
+		defer c.mu.RUnlock()
+		v, _ := a.look(w)
+		return v
+	}
+	c.mu.RUnlock()
+
+	c.mu.Lock()
+	v, leftOut := c.audiences[w].look(w)
+	c.mu.Unlock()
+	c.reportLeftOut(w, leftOut)
+	return v
 }
 
 // Secrets returns what w may read, sorted by name, and its entity tag. The
 // caller must [Wipe] it. What cannot be read is left out, without an error;
 // errors are ctx's, and [ErrSealed].
 func (c *Cache) Secrets(ctx context.Context, w identity.Workload) ([]Secret, string, error) {
-	versions, tag, err := c.readable(w)
-	if err != nil {
-		return nil, "", err
+	if c.Sealed() {
+		return nil, "", ErrSealed
 	}
-	secrets := make([]Secret, 0, len(versions))
-	read := make([]*version, 0, len(versions))
-	for _, v := range versions {
+	served := c.look(w)
+	secrets := make([]Secret, 0, len(served.versions))
+	read := make([]*version, 0, len(served.versions))
+	size := served.size
+	for _, v := range served.versions {
 		for v != nil {
 			s, fault, err := c.read(ctx, v)
 			if err != nil {
@@ -127,27 +167,19 @@ func (c *Cache) Secrets(ctx context.Context, w identity.Workload) ([]Secret, str
 				secrets, read = append(secrets, s), append(read, v)
 				break
 			}
-			v = c.instead(w, v)
+			size -= v.size
+			if v = c.instead(w, v); v != nil {
+				if size += v.size; size > answer.MaxSize {
+					size, v = size-v.size, nil
+				}
+			}
 		}
 	}
-	if !slices.Equal(read, versions) {
+	tag := served.tag
+	if !slices.Equal(read, served.versions) {
 		tag = tagOf(read)
 	}
 	return secrets, tag, nil
-}
-
-// readable returns the versions that w is served, and their entity tag.
-func (c *Cache) readable(w identity.Workload) ([]*version, string, error) {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	if c.sealed {
-		return nil, "", ErrSealed
-	}
-	a := c.audiences[w]
-	if a == nil {
-		return nil, emptyTag, nil
-	}
-	return slices.Clone(a.versions), a.tag(), nil
 }
 
 // instead returns the version that w is served of the object of v, which was
@@ -194,7 +226,7 @@ func (c *Cache) read(ctx context.Context, v *version) (Secret, *fault, error) {
 // unseal decrypts the value under key of v, and tells when it was sealed.
 func (c *Cache) unseal(v *version, key string) ([]byte, time.Time, error) {
 	sealed := v.object.Spec.EncryptedData[key]
-	plaintext, err := encrypt.Open(sealed, encrypt.BindingOf(v.object, key), c.keys, time.Now())
+	plaintext, err := c.open(v, key)
 	if err != nil {
 		return nil, time.Time{}, err
 	}
@@ -205,6 +237,20 @@ func (c *Cache) unseal(v *version, key string) ([]byte, time.Time, error) {
 		return nil, time.Time{}, err
 	}
 	return plaintext, info.SealedAt, nil
+}
+
+// open decrypts the value under key of v. It parses what anyone may have
+// written who can push: should that break it, it is a fault of that value, and
+// not the end of Safe.
+func (c *Cache) open(v *version, key string) (plaintext []byte, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			// What was recovered might quote the value.
+			plaintext, err = nil, fmt.Errorf("%w: %T", errPanic, r)
+			c.log.Error("opening a value broke off", "object", v.key.String(), "key", key, "stack", string(debug.Stack()))
+		}
+	}()
+	return encrypt.Open(v.object.Spec.EncryptedData[key], encrypt.BindingOf(v.object, key), c.keys, time.Now())
 }
 
 // Wait returns nil as soon as the entity tag of w is another than etag, ctx's
@@ -230,11 +276,14 @@ func (c *Cache) Wait(ctx context.Context, w identity.Workload, etag string) erro
 // wait is over already.
 func (c *Cache) subscribe(w identity.Workload, etag string) (<-chan struct{}, error) {
 	c.mu.Lock()
+	served, leftOut := c.audiences[w].look(w)
+	// Logging waits for whoever reads the log: not while c.mu is held.
+	defer c.reportLeftOut(w, leftOut)
 	defer c.mu.Unlock()
 	if c.sealed {
 		return nil, ErrSealed
 	}
-	if c.audiences[w].tag() != etag {
+	if served.tag != etag {
 		return nil, nil
 	}
 	a := c.audience(w)
@@ -256,9 +305,11 @@ func (c *Cache) unsubscribe(w identity.Workload) {
 // Seal destroys every value and the key that they were kept under, and ends
 // every Wait. The cache goes on following the store.
 func (c *Cache) Seal() {
-	c.vault.seal()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	// In one step with the vault, or a Seal and an Unseal that meet could
+	// leave a key behind in a cache that says it is sealed.
+	c.vault.seal()
 	c.sealed = true
 	for _, a := range c.audiences {
 		a.wake()
@@ -269,7 +320,6 @@ func (c *Cache) Seal() {
 // again, since the keys may be others, and what came while it was sealed is
 // tried before it is served.
 func (c *Cache) Unseal() {
-	c.vault.unseal()
 	for _, v := range c.untried() {
 		if f, err := c.try(context.Background(), v); err == nil {
 			c.judge(v, f)
@@ -282,6 +332,7 @@ func (c *Cache) Unseal() {
 func (c *Cache) untried() (versions []*version) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.vault.unseal()
 	c.sealed = false
 	for _, o := range c.objects {
 		before := o.served()

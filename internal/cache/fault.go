@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/vsecm/kubectl-vsecm/internal/answer"
+	"github.com/vsecm/kubectl-vsecm/internal/identity"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
 
@@ -40,6 +42,8 @@ func (f *fault) reason() string {
 		return "too_large"
 	case errors.Is(f.err, encrypt.ErrMalformed):
 		return "malformed"
+	case errors.Is(f.err, errPanic):
+		return "panic"
 	}
 	return "invalid"
 }
@@ -88,5 +92,14 @@ func (c *Cache) report(v *version, f *fault, served *version) {
 		slog.String("key", f.key), slog.Any("reason", f.err), slog.String("served", instead))
 	if !f.retry.IsZero() {
 		c.tryAnew()
+	}
+}
+
+// reportLeftOut tells of versions for which the answers to w have no room.
+func (c *Cache) reportLeftOut(w identity.Workload, versions []*version) {
+	for _, v := range versions {
+		c.log.Warn("an object is left out of a workload's answer, which would be too large with it",
+			slog.String("object", v.key.String()), slog.String("version", v.id()),
+			slog.String("workload", w.String()), slog.Int("bytes", v.size), slog.Int("limit", answer.MaxSize))
 	}
 }

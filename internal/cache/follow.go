@@ -64,8 +64,15 @@ func (c *Cache) arrived(ctx context.Context, v *version) {
 // admit takes v in where nothing is to be opened for it, and reports whether
 // it did.
 func (c *Cache) admit(v *version) (done bool) {
+	var invalid *fault
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	// Logging waits for whoever reads the log: not while c.mu is held.
+	defer func() {
+		c.mu.Unlock()
+		if invalid != nil {
+			c.report(v, invalid, nil)
+		}
+	}()
 	o := c.objects[v.key]
 	switch {
 	case o != nil && o.newest.digest == v.digest && !o.untried():
@@ -78,7 +85,7 @@ func (c *Cache) admit(v *version) (done bool) {
 	default:
 		c.replace(v.key, v, nil)
 		if v.invalid != nil {
-			c.report(v, v.fault, nil)
+			invalid = v.fault
 		}
 	}
 	return true

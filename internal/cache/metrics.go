@@ -3,6 +3,8 @@ package cache
 import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/vsecm/kubectl-vsecm/internal/answer"
 )
 
 type metrics struct {
@@ -31,6 +33,21 @@ func (c *Cache) register(reg prometheus.Registerer) metrics {
 		for _, o := range c.objects {
 			if o.newest.fault != nil {
 				n++
+			}
+		}
+		return float64(n)
+	})
+	auto.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "vsecm_left_out_objects",
+		Help: "Objects left out of the answers to workloads because those would be too large; once for each workload.",
+	}, func() float64 {
+		c.mu.RLock()
+		defer c.mu.RUnlock()
+		n := 0
+		for w, a := range c.audiences {
+			if sizeOf(a.versions) > answer.MaxSize {
+				_, leftOut := fit(w, a.versions)
+				n += len(leftOut)
 			}
 		}
 		return float64(n)

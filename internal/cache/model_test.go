@@ -130,7 +130,7 @@ func checkBooks(t *rapid.T, c *Cache) {
 		if !slices.Equal(got, audiences[w]) {
 			t.Fatalf("%s is served %v, want %v", w, got, audiences[w])
 		}
-		if a.tag() != tagOf(a.versions) {
+		if served, _ := a.look(w); served.tag != tagOf(a.versions) {
 			t.Fatalf("the tag of %s is stale", w)
 		}
 	}

@@ -43,6 +43,7 @@ type room struct {
 	store *store.Dir
 	cache *Cache
 	log   *lockedBuffer
+	reg   *prometheus.Registry // of the first cache
 	stop  func() error
 }
 
@@ -69,7 +70,11 @@ func (r *room) newCache() *Cache {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return New(keys, prometheus.NewRegistry(), slog.New(slog.NewTextHandler(r.log, nil)))
+	reg := prometheus.NewRegistry()
+	if r.reg == nil {
+		r.reg = reg
+	}
+	return New(keys, reg, slog.New(slog.NewTextHandler(r.log, nil)))
 }
 
 // run runs the room's cache until the test ends or r.stop is called, and
@@ -194,6 +199,30 @@ func (r *room) expect(w identity.Workload, want map[string]string) {
 	if got := read(r.t, r.cache, w); !maps.Equal(got, want) {
 		r.t.Errorf("%s reads %v, want %v", w, got, want)
 	}
+}
+
+// expectOf checks how many values w is served by c.
+func (r *room) expectOf(c *Cache, w identity.Workload, n int) {
+	r.t.Helper()
+	if got := read(r.t, c, w); len(got) != n {
+		r.t.Errorf("%s reads %d values, want %d", w, len(got), n)
+	}
+}
+
+// gauge returns a metric of the first cache.
+func (r *room) gauge(name string) int {
+	r.t.Helper()
+	families, err := r.reg.Gather()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			return int(f.GetMetric()[0].GetGauge().GetValue())
+		}
+	}
+	r.t.Fatalf("no metric %s", name)
+	return 0
 }
 
 func (r *room) opened() int { return int(testutil.ToFloat64(r.cache.metrics.opened)) }

@@ -37,7 +37,7 @@ func TestSealedCacheHoldsAndServesNothing(t *testing.T) {
 			t.Error("a value is kept")
 		}
 	}
-	if r.cache.vault.aead != nil {
+	if r.cache.vault.now != nil {
 		t.Error("the key is kept")
 	}
 	// It follows the store meanwhile.

@@ -17,11 +17,16 @@ import (
 // where it cannot be overwritten; it is garbage from then on, and no more is
 // claimed.
 type vault struct {
-	flight singleflight.Group
-
 	mu   sync.RWMutex
-	aead cipher.AEAD // nil while sealed
+	now  *era // nil while sealed
 	held map[valueID]*held
+}
+
+// An era is the time from one unseal to the next seal. Who comes after a seal
+// must not join what was begun before it, and fail with it.
+type era struct {
+	aead   cipher.AEAD
+	flight singleflight.Group
 }
 
 // held is a value that refs versions have.
@@ -63,7 +68,7 @@ func newAEAD() cipher.AEAD {
 func (v *vault) seal() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.aead = nil
+	v.now = nil
 	for _, h := range v.held {
 		h.box = nil
 	}
@@ -72,8 +77,8 @@ func (v *vault) seal() {
 func (v *vault) unseal() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.aead == nil {
-		v.aead = newAEAD()
+	if v.now == nil {
+		v.now = &era{aead: newAEAD()}
 	}
 }
 
@@ -121,11 +126,12 @@ func (v *vault) open(id valueID, decrypt func() ([]byte, time.Time, error)) ([]b
 
 // boxOf returns the box of a value, and makes it where there is none.
 func (v *vault) boxOf(id valueID, decrypt func() ([]byte, time.Time, error)) (*box, error) {
-	if b, _, err := v.find(id); b != nil || err != nil {
+	b, now, err := v.find(id)
+	if b != nil || err != nil {
 		return b, err
 	}
-	made, err, _ := v.flight.Do(string(id[:]), func() (any, error) {
-		b, aead, err := v.find(id)
+	made, err, _ := now.flight.Do(string(id[:]), func() (any, error) {
+		b, _, err := v.find(id)
 		if b != nil || err != nil {
 			return b, err
 		}
@@ -134,8 +140,8 @@ func (v *vault) boxOf(id valueID, decrypt func() ([]byte, time.Time, error)) (*b
 			return nil, err
 		}
 		defer clear(plaintext)
-		b = &box{aead: aead, sealed: aead.Seal(nil, nil, plaintext, id[:]), sealedAt: sealedAt}
-		return b, v.put(id, b)
+		b = &box{aead: now.aead, sealed: now.aead.Seal(nil, nil, plaintext, id[:]), sealedAt: sealedAt}
+		return b, v.put(id, b, now)
 	})
 	if err != nil {
 		return nil, err
@@ -143,23 +149,23 @@ func (v *vault) boxOf(id valueID, decrypt func() ([]byte, time.Time, error)) (*b
 	return made.(*box), nil
 }
 
-func (v *vault) find(id valueID) (*box, cipher.AEAD, error) {
+func (v *vault) find(id valueID) (*box, *era, error) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	if v.aead == nil {
+	if v.now == nil {
 		return nil, nil, ErrSealed
 	}
 	if h := v.held[id]; h != nil {
-		return h.box, v.aead, nil
+		return h.box, v.now, nil
 	}
-	return nil, v.aead, nil
+	return nil, v.now, nil
 }
 
-// put keeps b, if a version has its value still.
-func (v *vault) put(id valueID, b *box) error {
+// put keeps b, which was made in era then, if a version has its value still.
+func (v *vault) put(id valueID, b *box, then *era) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.aead != b.aead {
+	if v.now != then {
 		return ErrSealed // while it was being decrypted
 	}
 	if h := v.held[id]; h != nil {

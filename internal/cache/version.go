@@ -2,6 +2,7 @@ package cache
 
 import (
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"slices"
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
+	"github.com/vsecm/kubectl-vsecm/internal/answer"
 	"github.com/vsecm/kubectl-vsecm/internal/identity"
 	"github.com/vsecm/kubectl-vsecm/internal/store"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
@@ -23,6 +25,7 @@ type version struct {
 	digest  [sha256.Size]byte
 	readers []identity.Workload
 	values  []value // sorted by key
+	size    int     // the bytes it takes in an answer, at most
 	invalid error   // why it is never to be opened
 
 	// Guarded by Cache.mu: whether all values were seen to open, or why they
@@ -73,8 +76,10 @@ func newVersion(o *v1alpha1.EncryptedSecret) *version {
 		v.readers = append(v.readers, identity.Workload{Namespace: o.Namespace, Name: name})
 	}
 	v.values = make([]value, len(keys))
+	v.size = answer.SecretSize(o.Name)
 	for i, key := range keys {
 		v.values[i] = value{key: key, id: idOf(encrypt.BindingOf(o, key), o.Spec.EncryptedData[key])}
+		v.size += answer.ValueSize(key, base64.StdEncoding.DecodedLen(len(o.Spec.EncryptedData[key])))
 		h.text(key, string(v.values[i].id[:]))
 	}
 	v.digest = h.sum()

@@ -23,6 +23,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
 
+	"github.com/vsecm/kubectl-vsecm/internal/answer"
 	"github.com/vsecm/kubectl-vsecm/internal/problem"
 )
 
@@ -31,7 +32,7 @@ const (
 	DefaultURL = "https://vsecm-safe.vsecm-system.svc:8443"
 
 	// MaxAnswer bounds, in bytes, an answer of Safe's.
-	MaxAnswer = 32 << 20
+	MaxAnswer = answer.MaxSize
 
 	// identityWait is how long New waits for an SVID.
 	identityWait = 10 * time.Second

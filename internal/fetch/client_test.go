@@ -123,7 +123,7 @@ func (w *world) client(t *testing.T, o Options) *Client {
 	return c
 }
 
-func answer(body string) http.HandlerFunc {
+func respond(body string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) }
 }
 
@@ -190,7 +190,7 @@ func TestAServerThatIsNotSafeIsRefused(t *testing.T) {
 			asked := false
 			w := newWorld(t, tt.id, tt.issuer, func(w http.ResponseWriter, r *http.Request) {
 				asked = true
-				answer(oneFile)(w, r)
+				respond(oneFile)(w, r)
 			})
 			_, err := w.client(t, Options{SafeID: tt.safeID}).Get(t.Context())
 			if !errors.Is(err, tt.want) {
@@ -228,23 +228,23 @@ func TestBadAnswersAreRefused(t *testing.T) {
 		return fmt.Sprintf(`{"secrets":[{"name":%q,"version":"v","updated":"2026-01-02T03:04:05Z","data":{%q:%q}}]}`, name, key, value)
 	}
 	for name, h := range map[string]http.HandlerFunc{
-		"half a JSON":                     answer(oneFile[:len(oneFile)/2]),
-		"nothing":                         answer(""),
-		"null":                            answer("null"),
-		"a list":                          answer("[]"),
-		"no secrets":                      answer("{}"),
-		"more after the end":              answer(oneFile + oneFile),
-		"not base64":                      answer(strings.ReplaceAll(object("db", "k"), value, "a-secret-value!")),
-		"a value of the wrong kind":       answer(strings.ReplaceAll(object("db", "k"), `"`+value+`"`, "42")),
-		"two secrets of one name":         answer(strings.Replace(oneFile, "[{", `[{"name":"db"},{`, 1)),
-		"a name that climbs out":          answer(object("../../etc", "k")),
-		"an absolute name":                answer(object("/etc/passwd", "k")),
-		"a name that is the link's":       answer(object("..data", "k")),
-		"an empty name":                   answer(object("", "k")),
-		"a name with a NUL":               answer(object("a\x00b", "k")),
-		"a key that climbs out":           answer(object("db", "../../etc/passwd")),
-		"a key that is a dot":             answer(object("db", ".")),
-		"an empty key":                    answer(object("db", "")),
+		"half a JSON":                     respond(oneFile[:len(oneFile)/2]),
+		"nothing":                         respond(""),
+		"null":                            respond("null"),
+		"a list":                          respond("[]"),
+		"no secrets":                      respond("{}"),
+		"more after the end":              respond(oneFile + oneFile),
+		"not base64":                      respond(strings.ReplaceAll(object("db", "k"), value, "a-secret-value!")),
+		"a value of the wrong kind":       respond(strings.ReplaceAll(object("db", "k"), `"`+value+`"`, "42")),
+		"two secrets of one name":         respond(strings.Replace(oneFile, "[{", `[{"name":"db"},{`, 1)),
+		"a name that climbs out":          respond(object("../../etc", "k")),
+		"an absolute name":                respond(object("/etc/passwd", "k")),
+		"a name that is the link's":       respond(object("..data", "k")),
+		"an empty name":                   respond(object("", "k")),
+		"a name with a NUL":               respond(object("a\x00b", "k")),
+		"a key that climbs out":           respond(object("db", "../../etc/passwd")),
+		"a key that is a dot":             respond(object("db", ".")),
+		"an empty key":                    respond(object("db", "")),
 		"cut off before the length given": cutOff,
 		"a length beyond the bound":       func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Length", "1073741824") },
 		"a redirect":                      func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) },
@@ -316,7 +316,7 @@ func TestASafeThatHangsIsLeft(t *testing.T) {
 }
 
 func TestASafeThatIsNotThere(t *testing.T) {
-	w := newWorld(t, "spiffe://example.org"+safePath, nil, answer(oneFile))
+	w := newWorld(t, "spiffe://example.org"+safePath, nil, respond(oneFile))
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -333,7 +333,7 @@ func TestASafeThatIsNotThere(t *testing.T) {
 // An address that nobody listens on; a workload that is not registered. The
 // error tells which.
 func TestWithoutAnIdentityThereIsNothing(t *testing.T) {
-	revoked := newWorld(t, "spiffe://example.org"+safePath, nil, answer(oneFile))
+	revoked := newWorld(t, "spiffe://example.org"+safePath, nil, respond(oneFile))
 	revoked.socket.Revoke()
 	for _, tt := range []struct{ name, socket, text string }{
 		{"no Workload API", "unix://" + filepath.Join(shortDir(t), "s"), "no such file"},
