@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"sort"
 	"strings"
 	"testing"
+	"time"
 
 	"filippo.io/age"
 )
@@ -156,4 +158,51 @@ func BenchmarkReadManifests(b *testing.B) {
 			b.Fatal(ms.Faults)
 		}
 	}
+}
+
+// BenchmarkHostileFiles reads, of every shape, the longest start that is let through to
+// the YAML library. Beside the mean it reports the worst, and logs its name.
+func BenchmarkHostileFiles(b *testing.B) {
+	r := strings.Repeat
+	heads := map[string]string{
+		"lists": r("- ", 100) + "a\n", "lists by line": steps(100, 1, "-"), "keys": r("? ", 100) + "a\n", "values": r(": ", 100) + "a\n",
+		"mappings": steps(100, 1, "a:"), "brackets": r("[", 9000), "braces": r("{a: ", 9000), "pairs": r("[a: ", 9000),
+		"anchors": steps(50, 1, "&a b: &c"), "nothing": "",
+	}
+	tails := map[string]string{
+		"#\\n": "#\n", "#\\r": "#\r", "#\\r\\n": "#\r\n", "#\\n\\n": "#\n\n", " #\\n#\\n": " #\n#\n", "  # \\n\\n #\\n": "  #\n\n #\n", "\\n": "\n",
+		", #": "a,#\n", "], #": "[],#\n#\n", "deep #": r(" ", 100) + "#\n" + r(" ", 99) + "#\n", "- #": r(" ", 100) + "- #\n",
+	}
+	texts := make(map[string][]byte)
+	for h, head := range heads {
+		for c, tail := range tails {
+			texts[h+", then "+c] = []byte(head + r(tail, (MaxFileSize-len(head))/len(tail)))
+			if cycle := head + r(tail, 200); h != "nothing" {
+				texts[h+" and "+c+", in turn"] = []byte(r(cycle, MaxFileSize/len(cycle)))
+			}
+		}
+	}
+	for name, unit := range map[string]string{
+		"keys in keys": "{" + r("[", 250) + "a" + r("]:b", 250) + "}\n---\n", "braces in keys": "[" + r("{", 250) + "a" + r("}:b", 250) + "]\n---\n",
+		"long keys": r("[", 500) + r("]", 500) + ": a\n", "aliases in comments": "- &a b #\n- *a #\n",
+	} {
+		texts[name] = []byte(r(unit, MaxFileSize/len(unit)))
+	}
+	for name, text := range texts {
+		texts[name] = text[:sort.Search(len(text), func(n int) bool { p, _ := parts(text[:n+1]); return p > maxParts })]
+	}
+	var worst time.Duration
+	var which string
+	for b.Loop() {
+		for name, text := range texts {
+			start := time.Now()
+			ReadManifests("f", text, "")
+			if took := time.Since(start); took > worst {
+				worst, which = took, name
+			}
+		}
+	}
+	b.ReportMetric(float64(worst.Milliseconds()), "worst-ms")
+	b.ReportMetric(float64(b.Elapsed().Milliseconds())/float64(b.N*len(texts)), "mean-ms")
+	b.Log("the worst: ", which)
 }

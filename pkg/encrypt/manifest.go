@@ -29,7 +29,7 @@ const (
 	// manifests the most of a file is sealed values.
 	maxParts = 100_000
 
-	// maxJSONValues bounds what stands in a row in a file: each costs a parser.
+	// maxJSONValues bounds what stands in a row in a file.
 	maxJSONValues = 10_000
 )
 
@@ -104,7 +104,7 @@ type PlainSecret struct {
 // Only documents of group vsecm.com count. Whatever is wrong with one of them
 // is a [Fault] and does not hide the others; only a file that breaks off being YAML
 // hides what comes after. It takes time in proportion to the size of data, which
-// may be hostile.
+// may be hostile: what could take longer is a fault.
 func ReadManifests(file string, data []byte, defaultNamespace string) Manifests {
 	var ms Manifests
 	documents, fault := readDocuments(file, data)
@@ -144,27 +144,35 @@ func mentionsUs(data []byte) bool {
 }
 
 // readDocuments returns the root nodes of data, up to the place where it stops
-// being YAML. Nodes are all that is asked of the YAML library: it expands no
-// alias for them, and takes linear time, but for what is refused before, where its decoding into maps takes
-// quadratic time to find double keys.
+// being YAML. Nodes are all that is asked of the YAML library: it expands no alias
+// for them, while its decoding into maps takes quadratic time to find double keys. What
+// else it takes more than linear time for (many tag directives, and depth times comments)
+// is bounded before it sees the text.
 func readDocuments(file string, data []byte) ([]*yaml.Node, *Fault) {
+	refused := func(line int, format string, args ...any) ([]*yaml.Node, *Fault) {
+		return nil, &Fault{File: file, Line: line, Err: fmt.Errorf(format, args...)}
+	}
 	if len(data) > MaxFileSize {
-		return nil, &Fault{File: file, Err: fmt.Errorf("the file is larger than %d bytes", MaxFileSize)}
+		return refused(0, "the file is larger than %d bytes", MaxFileSize)
 	}
 	if i := invalidUTF8(data); i >= 0 {
-		return nil, &Fault{File: file, Line: 1 + bytes.Count(data[:i], []byte("\n")), Err: errors.New("not UTF-8")}
+		return refused(1+bytes.Count(data[:i], []byte("\n")), "not UTF-8")
 	}
 	if n, line := parts(data); n > maxParts {
-		return nil, &Fault{File: file, Line: line, Err: fmt.Errorf("more than %d lines, fields and list entries", maxParts)}
+		return refused(line, "more than %d lines, fields and list entries", maxParts)
 	}
-	// The library takes quadratic time for them, and nobody's manifests have any.
+	if isJSON(data) {
+		return readJSON(file, data)
+	}
+	// Nobody's manifests have any.
 	if bytes.Count(data, []byte("%TAG")) > maxTagDirectives {
-		return nil, &Fault{File: file, Line: lineOf(data, "%TAG"), Err: fmt.Errorf("more than %d %%TAG directives", maxTagDirectives)}
+		return refused(lineOf(data, "%TAG"), "more than %d %%TAG directives", maxTagDirectives)
 	}
-	if values := jsonValues(data); len(values) > maxJSONValues {
-		return nil, &Fault{File: file, Line: 1, Err: fmt.Errorf("more than %d JSON values", maxJSONValues)}
-	} else if values != nil {
-		return readJSON(file, data, values)
+	if line := strayBreak(data); line > 0 {
+		return refused(line, "a character U+0085, U+2028 or U+2029, which some readers take for a line break: in double quotes it is written \\N, \\L or \\P")
+	}
+	if line := deepLine(data); line > 0 {
+		return refused(line, "%w", errDeep)
 	}
 	var documents []*yaml.Node
 	decoder := yaml.NewDecoder(bytes.NewReader(data))

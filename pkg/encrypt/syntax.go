@@ -2,16 +2,11 @@ package encrypt
 
 import (
 	"bytes"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"regexp"
 	"strconv"
 	"strings"
 	"unicode/utf8"
-
-	"go.yaml.in/yaml/v3"
 )
 
 // parts counts what may separate two nodes: there are no more than two nodes for
@@ -31,68 +26,6 @@ func parts(data []byte) (n, line int) {
 		}
 	}
 	return n, line
-}
-
-// jsonValues returns where the values of data begin and end if it is JSON, one value or
-// several in a row as [MarshalJSON] writes them, else nil.
-func jsonValues(data []byte) [][2]int {
-	if first := bytes.TrimLeft(data, " \t\r\n"); len(first) == 0 || first[0] != '{' {
-		return nil
-	}
-	var values [][2]int
-	d := json.NewDecoder(bytes.NewReader(data))
-	for {
-		var raw json.RawMessage
-		err := d.Decode(&raw)
-		if errors.Is(err, io.EOF) {
-			return values
-		}
-		if err != nil {
-			return nil
-		}
-		end := int(d.InputOffset())
-		values = append(values, [2]int{end - len(raw), end})
-	}
-}
-
-// readJSON hands JSON to the YAML library a value at a time, since YAML wants
-// marks between its documents.
-func readJSON(file string, data []byte, values [][2]int) ([]*yaml.Node, *Fault) {
-	// JSON allows tabs between tokens, which the library does not. In JSON a tab
-	// stands nowhere else.
-	data = bytes.ReplaceAll(data, []byte("\t"), []byte(" "))
-	var documents []*yaml.Node
-	line, column, at := 0, 0, 0 // of at, from 0
-	for _, v := range values {
-		between := data[at:v[0]]
-		if i := bytes.LastIndexByte(between, '\n'); i >= 0 {
-			line += bytes.Count(between, []byte("\n"))
-			column = 0
-			between = between[i+1:]
-		}
-		column += utf8.RuneCount(between)
-		at = v[0]
-		var doc yaml.Node
-		if err := decode1(yaml.NewDecoder(bytes.NewReader(data[v[0]:v[1]])), &doc); err != nil {
-			f := syntaxFault(file, data[v[0]:v[1]], err)
-			f.Line += line
-			return documents, f
-		}
-		move(&doc, line, column)
-		documents = append(documents, doc.Content...)
-	}
-	return documents, nil
-}
-
-// move makes the positions of nodes that were read alone those in their file.
-func move(n *yaml.Node, lines, columns int) {
-	if n.Line == 1 {
-		n.Column += columns
-	}
-	n.Line += lines
-	for _, c := range n.Content {
-		move(c, lines, columns)
-	}
 }
 
 var (
