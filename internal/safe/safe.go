@@ -283,15 +283,18 @@ func recipientOf(k *unseal.RootKey) serve.Recipient {
 func listen(l config.Listen) (serve.Listeners, error) {
 	var ls serve.Listeners
 	var err error
-	open := func(at string, to *net.Listener) {
-		if err == nil && at != config.Off {
-			*to, err = net.Listen("tcp", at)
+	open := func(field, at string, to *net.Listener) {
+		if err != nil || at == config.Off {
+			return
+		}
+		if *to, err = net.Listen("tcp", at); err != nil {
+			err = fmt.Errorf("listen.%s: %w", field, err)
 		}
 	}
-	open(l.API, &ls.API)
-	open(l.Liveness, &ls.Liveness)
-	open(l.Readiness, &ls.Readiness)
-	open(l.Metrics, &ls.Metrics)
+	open("api", l.API, &ls.API)
+	open("liveness", l.Liveness, &ls.Liveness)
+	open("readiness", l.Readiness, &ls.Readiness)
+	open("metrics", l.Metrics, &ls.Metrics)
 	if err == nil && l.Operator != config.Off {
 		ls.Operator, err = serve.ListenOperator(l.Operator)
 	}
