@@ -185,6 +185,8 @@ func BenchmarkHostileFiles(b *testing.B) {
 	for name, unit := range map[string]string{
 		"keys in keys": "{" + r("[", 250) + "a" + r("]:b", 250) + "}\n---\n", "braces in keys": "[" + r("{", 250) + "a" + r("}:b", 250) + "]\n---\n",
 		"long keys": r("[", 500) + r("]", 500) + ": a\n", "aliases in comments": "- &a b #\n- *a #\n",
+		"items in items": r("{items: [", 4000) + r("]}", 4000) + "\n---\n", "merges in items": "items: [" + r("<<: {a: b},", 1000) + "]\n---\n",
+		"lookalikes": "---\n<<: {a: vsecm.co/}\nspec: {encrypteddat: a}\n",
 	} {
 		texts[name] = []byte(r(unit, MaxFileSize/len(unit)))
 	}

@@ -9,21 +9,16 @@ import (
 )
 
 // kind tells whether a document is of our group, and its kind. A kind or
-// version of ours that does not exist is a fault.
+// version of ours that does not exist is a fault, and so is a document that is
+// of no group of ours and looks as if it were meant to be.
 func (d *decoder) kind(doc *yaml.Node) (kind string, ours bool) {
-	version := get(doc, "apiVersion")
-	if version == nil {
-		return "", false
-	}
-	kindNode := get(doc, "kind")
-	if !ofOurGroup(version) {
+	version, kindNode := get(doc, "apiVersion"), get(doc, "kind")
+	if version == nil || !ofOurGroup(version) {
 		if second := secondOfOurs(doc); second != nil {
 			d.faultf(second, "apiVersion", "stands there twice, first on line %d", version.Line)
 			return "", true
 		}
-		if kindNode != nil && kindNode.Value == "List" {
-			d.listOfOurs(doc)
-		}
+		d.lookAlike(doc)
 		return "", false
 	}
 	if kindNode == nil {
@@ -40,21 +35,6 @@ func (d *decoder) kind(doc *yaml.Node) (kind string, ours bool) {
 	}
 	d.faultf(kindNode, "kind", "unknown kind %s: want %s", quoteShort(kindNode.Value), v1alpha1.KindEncryptedSecret)
 	return "", true
-}
-
-// listOfOurs reports a List that holds manifests: to skip it in silence would
-// leave their author waiting.
-func (d *decoder) listOfOurs(doc *yaml.Node) {
-	items := get(doc, "items")
-	if items == nil || items.Kind != yaml.SequenceNode {
-		return
-	}
-	for _, item := range items.Content {
-		if v := get(item, "apiVersion"); v != nil && ofOurGroup(v) {
-			d.faultf(item, "items", "a List is not read: write each %s as a document of its own", v1alpha1.KindEncryptedSecret)
-			return
-		}
-	}
 }
 
 func ofOurGroup(version *yaml.Node) bool {

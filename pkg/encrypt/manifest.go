@@ -80,7 +80,8 @@ func (m Manifest) CheckValues(now time.Time) []*Fault {
 type Manifests struct {
 	// Objects are the valid EncryptedSecrets, in the order of the file.
 	Objects []Manifest
-	// Faults are all that is wrong with documents of ours, by line.
+	// Faults are all that is wrong with documents of ours, and with those that look
+	// like it, by line.
 	Faults []*Fault
 	// PlainSecrets are the lines of documents of kind Secret that hold data
 	// in the clear.
@@ -101,9 +102,9 @@ type PlainSecret struct {
 // ReadManifests reads every document of a YAML or JSON file. defaultNamespace is for
 // manifests that name none; where it is empty, they are faults.
 //
-// Only documents of group vsecm.com count. Whatever is wrong with one of them
-// is a [Fault] and does not hide the others; only a file that breaks off being YAML
-// hides what comes after. It takes time in proportion to the size of data, which
+// Only documents of group vsecm.com count. Whatever is wrong with one of them, or
+// with one that looks as if it were meant to be, is a [Fault] and does not hide the
+// others; only a file that breaks off being YAML hides what comes after. It takes time in proportion to the size of data, which
 // may be hostile: what could take longer is a fault.
 func ReadManifests(file string, data []byte, defaultNamespace string) Manifests {
 	var ms Manifests
@@ -114,7 +115,9 @@ func ReadManifests(file string, data []byte, defaultNamespace string) Manifests 
 		switch {
 		case !ours:
 			ms.PlainSecrets = append(ms.PlainSecrets, d.plainSecrets(doc)...)
-			ms.Skipped++
+			if len(d.faults) == 0 {
+				ms.Skipped++
+			}
 		case kind == v1alpha1.KindEncryptedSecret:
 			if m, ok := d.encryptedSecret(doc, defaultNamespace); ok {
 				ms.Objects = append(ms.Objects, m)

@@ -184,8 +184,8 @@ func TestReadManifestsSkipsWhatIsNotOurs(t *testing.T) {
 		"a program":                "package main\n\tfunc main() {}\n",
 		"not UTF-8":                "\xff\xfe\xfd",
 		"another kind":             "apiVersion: apps/v1\nkind: Deployment\n",
-		"a group like ours":        strings.Replace(good, "vsecm.com/", "xvsecm.com/", 1),
-		"a group below ours":       strings.Replace(good, "vsecm.com/", "x.vsecm.com/", 1),
+		"a group like ours":        strings.Replace(head, "vsecm.com/", "xvsecm.com/", 1),
+		"a group below ours":       strings.Replace(head, "vsecm.com/", "x.vsecm.com/", 1),
 		"a kind that git does not": "apiVersion: vsecm.com/v1alpha1\nkind: GitSource\n",
 		"100 MB of noise":          strings.Repeat("noise\n", 100<<20/6),
 	} {
