@@ -65,6 +65,9 @@ const (
 // did not say who they are.
 const Anonymous = "anonymous"
 
+// Unverified is the actor of a call whose certificate proves nothing.
+const Unverified = "unverified"
+
 // An Entry is one call.
 type Entry struct {
 	Time      time.Time // of the call; written in UTC

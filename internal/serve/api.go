@@ -11,7 +11,6 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/vsecm/kubectl-vsecm/internal/audit"
@@ -25,22 +24,8 @@ const (
 	// answer, so that a client is verified again, against the bundle of then.
 	maxConnectionAge = 30 * time.Minute
 	// maxStreams bounds the requests that one HTTP/2 connection has open.
-	maxStreams = 100
+	maxStreams = 32
 )
-
-// A connection is what is known of a client's connection.
-type connection struct {
-	opened time.Time
-	// The certificate is the connection's, so it is verified once.
-	once sync.Once
-	peer *peer
-	err  error
-}
-
-type connectionKey struct{}
-
-// unverified is the actor of a call whose certificate proves nothing.
-const unverified = "unverified"
 
 // A call is one request to the workload API, and what its log line and its
 // metrics will say.
@@ -52,16 +37,19 @@ type call struct {
 	object  string
 	outcome string
 	code    int
-	peer    *peer // nil: anonymous
+	conn    *connection // of the workload API
+	peer    *peer       // nil: anonymous
 }
 
 func (s *Server) apiServer() *http.Server {
 	srv := s.plainServer(http.HandlerFunc(s.api))
 	srv.TLSConfig = s.tlsConfig()
 	srv.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: maxStreams}
-	srv.ConnContext = func(ctx context.Context, _ net.Conn) context.Context {
-		return context.WithValue(ctx, connectionKey{}, &connection{opened: s.now()})
+	srv.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		return context.WithValue(ctx, connectionKey{}, connectionOf(c))
 	}
+	srv.ConnState = func(c net.Conn, state http.ConnState) { connectionOf(c).state(state, s.anonymousIdle) }
+	srv.IdleTimeout = idleTimeout
 	return srv
 }
 
@@ -97,7 +85,11 @@ func (s *Server) api(w http.ResponseWriter, r *http.Request) {
 	case "/v1/seal-status":
 		c.route, c.object = "seal-status", "seal-status"
 		if c.acceptGET(w, r) {
-			c.answerJSON(w, sealStatus{State: "unsealed"})
+			st := sealStatus{State: "unsealed"}
+			if s.Cache.Sealed() {
+				st.State = "sealed"
+			}
+			c.answerJSON(w, st)
 		}
 	default:
 		c.refuse(w, problem.NotFound, "the workload API has no such path")
@@ -106,7 +98,7 @@ func (s *Server) api(w http.ResponseWriter, r *http.Request) {
 
 // sealStatus is the answer of GET /v1/seal-status.
 type sealStatus struct {
-	State string `json:"state"` // uninitialised, sealed or unsealed
+	State string `json:"state"` // sealed or unsealed
 }
 
 // identify finds out from the connection's certificate who calls. One that
@@ -114,11 +106,15 @@ type sealStatus struct {
 // connection is closed.
 func (s *Server) identify(w http.ResponseWriter, r *http.Request, c *call) bool {
 	conn := r.Context().Value(connectionKey{}).(*connection)
-	conn.once.Do(func() { conn.peer, conn.err = s.peerOf(r.TLS.PeerCertificates) })
+	conn.once.Do(func() {
+		conn.peer, conn.err = s.peerOf(r.TLS.PeerCertificates)
+		conn.known.Store(conn.peer != nil)
+	})
+	c.conn = conn
 	if conn.err != nil {
 		// Whoever the certificate names, it was not proven. A new connection
 		// is judged anew: Safe's bundle may be the one that is behind.
-		c.actor = unverified
+		c.actor = audit.Unverified
 		closeAfter(w)
 		c.refuse(w, problem.Unauthorized, conn.err.Error())
 		return false

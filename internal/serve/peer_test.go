@@ -16,6 +16,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
+	"github.com/vsecm/kubectl-vsecm/internal/audit"
 	"github.com/vsecm/kubectl-vsecm/internal/problem"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/workloadapi"
 )
@@ -43,7 +44,7 @@ func TestWhoMayAskForWhat(t *testing.T) {
 					}
 				}
 				if r := do(t, c, http.MethodGet, s.url+"/v1/recipient"); r.StatusCode != http.StatusOK ||
-					!strings.Contains(string(r.body), `"`+s.key.Recipient().String()+`"`) || !strings.Contains(string(r.body), `"keyId":"`+string(s.key.KeyID())+`"`) {
+					!strings.Contains(string(r.body), `"`+s.key.Recipient().String()+`"`) || !strings.Contains(string(r.body), `"keyID":"`+string(s.key.KeyID())+`"`) {
 					t.Errorf("recipient: %s %s", r.Status, r.body)
 				}
 				if r := do(t, c, http.MethodGet, s.url+"/v1/seal-status"); r.StatusCode != http.StatusOK || string(r.body) != `{"state":"unsealed"}`+"\n" {
@@ -86,7 +87,7 @@ func TestCertificatesThatDoNotVerifyAreRefused(t *testing.T) {
 		})
 	}
 	for _, e := range s.auditLines() {
-		if e.Actor != unverified || e.Outcome != string(problem.Unauthorized) {
+		if e.Actor != audit.Unverified || e.Outcome != string(problem.Unauthorized) {
 			t.Errorf("on record: %+v", e)
 		}
 	}

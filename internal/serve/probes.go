@@ -12,9 +12,9 @@ func (s *Server) live(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// ready answers the readiness probe: 503 until the cache has seen every
-// object and Safe has an SVID, and once that has expired, since no workload could
-// connect then. The state of git never counts: what was delivered is served.
+// ready answers the readiness probe: 503 while sealed, until the cache has seen
+// every object and Safe has an SVID, and once that has expired, since no workload
+// could connect then. The state of git never counts: what was delivered is served.
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	if !isProbe(w, r) {
 		return
@@ -27,6 +27,8 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 		probeAnswer(w, http.StatusServiceUnavailable, "the X.509-SVID has expired\n")
 	case !s.Cache.Synced():
 		probeAnswer(w, http.StatusServiceUnavailable, "the cache is being filled\n")
+	case s.Cache.Sealed():
+		probeAnswer(w, http.StatusServiceUnavailable, "safe is sealed\n")
 	default:
 		probeAnswer(w, http.StatusOK, "ok\n")
 	}

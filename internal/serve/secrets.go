@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vsecm/kubectl-vsecm/internal/answer"
 	"github.com/vsecm/kubectl-vsecm/internal/audit"
 	"github.com/vsecm/kubectl-vsecm/internal/cache"
 	"github.com/vsecm/kubectl-vsecm/internal/identity"
@@ -40,22 +41,37 @@ func (s *Server) secrets(w http.ResponseWriter, r *http.Request, c *call) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), callTimeout)
 	defer cancel()
-	list, etag, err := s.Cache.Secrets(ctx, workload)
-	defer cache.Wipe(list)
+	leave, err := s.budget.enter(ctx, workload, s.Cache.Size(workload))
 	if err != nil {
 		s.failed(w, c, err)
 		return
 	}
-	// What changed may have changed back while it was being read.
-	if matches(known, etag) {
-		c.notModified(w, etag)
-		return
-	}
-	body := encode(list)
+	defer leave()
+	body, object, etag, err := s.read(ctx, workload)
 	defer clear(body)
-	c.object = objectOf(workload, list)
-	w.Header().Set("ETag", etag)
-	c.answer(w, body)
+	switch {
+	case err != nil:
+		s.failed(w, c, err)
+	case matches(known, etag):
+		// What changed may have changed back while it was being read.
+		c.notModified(w, etag)
+	default:
+		c.object = object
+		w.Header().Set("ETag", etag)
+		c.answer(w, body)
+	}
+}
+
+// read returns the answer to a workload, which is the caller's to wipe, the
+// names of what is in it for the audit log, and its entity tag. The values
+// themselves do not wait for the client to read.
+func (s *Server) read(ctx context.Context, w identity.Workload) (body []byte, object, etag string, err error) {
+	list, etag, err := s.Cache.Secrets(ctx, w)
+	if err != nil {
+		return nil, "", "", err
+	}
+	defer cache.Wipe(list)
+	return encode(list), objectOf(w, list), etag, nil
 }
 
 // mayRead judges who asks, and what for.
@@ -68,6 +84,8 @@ func (s *Server) mayRead(w http.ResponseWriter, r *http.Request, c *call) (watch
 		c.refuse(w, problem.Forbidden, c.peer.unknown.Error())
 	case err != nil:
 		c.refuse(w, problem.BadRequest, err.Error())
+	case s.Cache.Sealed():
+		c.refuse(w, problem.Sealed, "")
 	case !s.Cache.Synced():
 		// A part of a workload's secrets would look like all of them.
 		w.Header().Set("Retry-After", "1")
@@ -100,12 +118,12 @@ func watchWanted(r *http.Request) (bool, error) {
 // those of etag, and reports that. Otherwise it has answered: when the hold
 // ends, when Safe stops, and when the client's SVID expires.
 func (s *Server) waitForChange(w http.ResponseWriter, r *http.Request, c *call, etag string) bool {
-	if !s.watches.enter(c.peer.workload) {
+	if !s.watches.enter(c.peer.workload, c.conn) {
 		w.Header().Set("Retry-After", "5")
-		c.refuse(w, problem.TooManyRequests, "this workload has too many watches open")
+		c.refuse(w, problem.TooManyRequests, "this connection, or this workload, has too many watches open")
 		return false
 	}
-	defer s.watches.leave(c.peer.workload)
+	defer s.watches.leave(c.peer.workload, c.conn)
 	s.metrics.watches.Inc()
 	defer s.metrics.watches.Dec()
 
@@ -145,6 +163,12 @@ func (s *Server) failed(w http.ResponseWriter, c *call, err error) {
 	switch {
 	case errors.Is(err, cache.ErrSealed):
 		c.refuse(w, problem.Sealed, "")
+	case errors.Is(err, errWorkloadBusy):
+		w.Header().Set("Retry-After", "1")
+		c.refuse(w, problem.TooManyRequests, err.Error())
+	case errors.Is(err, errBusy):
+		w.Header().Set("Retry-After", "1")
+		c.refuse(w, problem.Unavailable, err.Error())
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		c.refuse(w, problem.Timeout, "")
 	default:
@@ -197,12 +221,11 @@ func objectOf(w identity.Workload, list []cache.Secret) string {
 
 // encodedSize returns at least the bytes that encode writes.
 func encodedSize(list []cache.Secret) int {
-	const perSecret, perKey = 128, 8
-	size := 32
+	size := answer.Frame()
 	for _, secret := range list {
-		size += perSecret + 6*(len(secret.Name)+len(secret.Version))
+		size += answer.SecretSize(secret.Name)
 		for key, value := range secret.Data {
-			size += perKey + 6*len(key) + base64.StdEncoding.EncodedLen(len(value))
+			size += answer.ValueSize(key, len(value))
 		}
 	}
 	return size

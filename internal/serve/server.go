@@ -15,7 +15,17 @@
 //
 // HEAD gives the ETag and decrypts nothing. Errors are problems (see package
 // problem); every call but a probe's is one line of the audit log, written
-// when the call ends.
+// when the call ends. What never becomes a call is neither: of a request that is
+// not HTTP (400), or has too large a header (431), and of a handshake that fails,
+// net/http disposes by itself.
+//
+// # Limits
+//
+// Each listener has a bounded number of connections, and each connection of
+// HTTP/2 one of requests. One connection may hold 8 watches open, one workload
+// 10,000. The answers that their clients have not read yet are bounded in bytes,
+// for each workload (429) and in all (503). What is longer than the client would
+// take is not sent: package cache leaves out what an answer has no room for.
 package serve
 
 import (
@@ -31,6 +41,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vsecm/kubectl-vsecm/internal/audit"
@@ -43,8 +54,11 @@ const (
 	readHeaderTimeout = 5 * time.Second
 	readTimeout       = 10 * time.Second
 	writeTimeout      = 30 * time.Second
-	idleTimeout       = 2 * time.Minute
-	maxHeaderBytes    = 16 << 10
+	// idleTimeout is how long a workload's connection is kept between calls,
+	// anonymousIdle one of somebody who did not say who they are.
+	idleTimeout    = 2 * time.Minute
+	anonymousIdle  = 30 * time.Second
+	maxHeaderBytes = 16 << 10
 	// stopWait is how long Run waits for open requests when it ends.
 	stopWait = 10 * time.Second
 )
@@ -85,7 +99,7 @@ type Config struct {
 // A Recipient is the public half of the root key.
 type Recipient struct {
 	Recipient string `json:"recipient"` // age1pq1… or age1…
-	KeyID     string `json:"keyId"`
+	KeyID     string `json:"keyID"`
 }
 
 // Listeners are where a [Server] serves. Those that are nil are left out.
@@ -102,6 +116,7 @@ type Server struct {
 	Config
 	metrics *metrics
 	watches *watchLimit
+	budget  *budget
 
 	// stopping ends when Run begins to stop, and with it every watch.
 	stopping context.Context
@@ -112,6 +127,9 @@ type Server struct {
 	hold         func() time.Duration
 	readTimeout  time.Duration
 	writeTimeout time.Duration
+
+	anonymousIdle time.Duration
+	connections   int // to the workload API
 }
 
 // New returns a server, and registers its metrics.
@@ -119,7 +137,8 @@ func New(c Config) (*Server, error) {
 	stopping, stop := context.WithCancel(context.Background())
 	s := &Server{
 		Config:   c,
-		watches:  newWatchLimit(),
+		watches:  newWatchLimit(maxWatches),
+		budget:   newBudget(maxBytes, maxWorkloadBytes, roomWait),
 		stopping: stopping,
 		stop:     stop,
 
@@ -127,6 +146,9 @@ func New(c Config) (*Server, error) {
 		hold:         holdFor,
 		readTimeout:  readTimeout,
 		writeTimeout: writeTimeout,
+
+		anonymousIdle: anonymousIdle,
+		connections:   maxConnections,
 	}
 	var err error
 	if s.metrics, err = newMetrics(c.Metrics, c.Source); err != nil {
@@ -141,13 +163,16 @@ func New(c Config) (*Server, error) {
 func (s *Server) Run(ctx context.Context, l Listeners) error {
 	defer s.stop()
 	group, ctx := errgroup.WithContext(ctx)
-	run := func(listener net.Listener, name string, srv *http.Server) {
+	run := func(listener net.Listener, most int, name string, srv *http.Server) {
 		if listener == nil {
 			return
 		}
+		if most > 0 {
+			listener = netutil.LimitListener(listener, most)
+		}
 		serve := srv.Serve
 		if srv.TLSConfig != nil {
-			serve = func(l net.Listener) error { return srv.ServeTLS(l, "", "") }
+			serve = func(l net.Listener) error { return srv.ServeTLS(connectionListener{l, s.now}, "", "") }
 		}
 		group.Go(func() error {
 			if err := serve(listener); !errors.Is(err, http.ErrServerClosed) {
@@ -161,11 +186,12 @@ func (s *Server) Run(ctx context.Context, l Listeners) error {
 			return shutDown(srv, name)
 		})
 	}
-	run(l.API, "the workload API", s.apiServer())
-	run(l.Liveness, "liveness", s.plainServer(http.HandlerFunc(s.live)))
-	run(l.Readiness, "readiness", s.plainServer(http.HandlerFunc(s.ready)))
-	run(l.Metrics, "metrics", s.plainServer(s.metricsHandler()))
-	run(l.Operator, "the operator's socket", s.operatorServer())
+	run(l.API, s.connections, "the workload API", s.apiServer())
+	run(l.Liveness, maxProbes, "liveness", s.probeServer(s.live))
+	run(l.Readiness, maxProbes, "readiness", s.probeServer(s.ready))
+	run(l.Metrics, maxScrapes, "metrics", s.plainServer(s.metricsHandler()))
+	// Whoever may open the socket may stop Safe as well.
+	run(l.Operator, 0, "the operator's socket", s.operatorServer())
 	return group.Wait()
 }
 
@@ -187,8 +213,16 @@ func (s *Server) plainServer(h http.Handler) *http.Server {
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       s.readTimeout,
 		WriteTimeout:      s.writeTimeout,
-		IdleTimeout:       idleTimeout,
+		IdleTimeout:       s.anonymousIdle,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn),
 	}
+}
+
+// probeServer returns a server whose connections end with their answer, so that
+// nobody keeps those that the kubelet needs.
+func (s *Server) probeServer(probe http.HandlerFunc) *http.Server {
+	srv := s.plainServer(probe)
+	srv.SetKeepAlivesEnabled(false)
+	return srv
 }

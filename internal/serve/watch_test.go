@@ -147,25 +147,36 @@ func TestAWatcherThatLeavesIsForgotten(t *testing.T) {
 }
 
 func TestOneWorkloadCannotTakeAllWatches(t *testing.T) {
-	s := newSafe(t, holding(time.Hour))
+	const most = 12
+	s := newSafe(t, holding(time.Hour), func(s *safe) { s.watches = newWatchLimit(most) })
 	ctx, cancel := context.WithCancel(t.Context())
 	c := s.client(svc("shop", "db"))
 	etag := s.etag(c)
+	refused := func(c *http.Client) {
+		t.Helper()
+		r := <-s.watch(t.Context(), c, etag)
+		r.is(t, problem.TooManyRequests)
+		if r.Header.Get("Retry-After") == "" {
+			t.Error("no Retry-After")
+		}
+	}
 	var answers []<-chan reply
-	for range maxWatches {
+	for range maxConnectionWatches {
 		answers = append(answers, s.watch(ctx, c, etag))
 	}
-	s.watchesHeld(maxWatches)
-	r := <-s.watch(t.Context(), c, etag)
-	r.is(t, problem.TooManyRequests)
-	if r.Header.Get("Retry-After") == "" {
-		t.Error("no Retry-After")
+	s.watchesHeld(maxConnectionWatches)
+	refused(c)
+	// Another pod of the workload is not the one that took them.
+	for range most - maxConnectionWatches {
+		answers = append(answers, s.watch(ctx, s.client(svc("shop", "db")), etag))
 	}
-	// It may still read, and another one may watch.
+	s.watchesHeld(most)
+	refused(s.client(svc("shop", "db")))
+	// It may still read, and another workload may watch.
 	do(t, c, http.MethodGet, s.url+"/v1/secrets").values(t)
 	other := s.client(svc("shop", "api"))
 	answers = append(answers, s.watch(ctx, other, s.etag(other)))
-	s.watchesHeld(maxWatches + 1)
+	s.watchesHeld(most + 1)
 	cancel()
 	for _, answer := range answers {
 		<-answer
