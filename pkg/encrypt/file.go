@@ -35,45 +35,51 @@ func ReplaceFile(path string, data []byte, perm fs.FileMode) error {
 	case !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
-	replaces := err == nil
-	return throughTemporary(path, data, perm, replaces, func(temporary string) error {
-		return os.Rename(temporary, path)
-	})
+	return throughTemporary(path, data, perm, err == nil)
 }
 
-// CreateFile makes a new file with perm, less the umask, all at once. Where path exists, it is left
-// alone: [fs.ErrExist].
+// CreateFile makes a new file with perm, less the umask. Where path exists, it is
+// left alone: [fs.ErrExist]. What is written, which may be a private key, never stands
+// under another name. On Linux the file appears whole, where its file system can
+// do that; elsewhere, whatever dies meanwhile leaves a part of it.
 func CreateFile(path string, data []byte, perm fs.FileMode) error {
 	if _, err := os.Lstat(path); err == nil {
 		return &fs.PathError{Op: "create", Path: path, Err: fs.ErrExist}
 	}
-	return throughTemporary(path, data, perm, false, func(temporary string) error {
-		// Unlike a rename, a link does not replace what came meanwhile.
-		err := os.Link(temporary, path)
-		if err == nil {
-			return os.Remove(temporary)
-		}
-		if errors.Is(err, fs.ErrExist) {
-			return err
-		}
-		// This file system has no links. The name is claimed before it is
-		// replaced.
-		claim, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, perm)
-		if err != nil {
-			return err
-		}
-		claim.Close()
-		if err := os.Rename(temporary, path); err != nil {
-			os.Remove(path)
-			return err
-		}
-		return nil
-	})
+	err := createNameless(path, data, perm)
+	if errors.Is(err, errors.ErrUnsupported) {
+		err = createNamed(path, data, perm)
+	}
+	if err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
 }
 
-// throughTemporary writes data to a file beside path, and has it placed. The
-// umask does not count if exact.
-func throughTemporary(path string, data []byte, perm fs.FileMode, exact bool, place func(temporary string) error) (err error) {
+// createNamed writes data to a file that has its name from the start.
+func createNamed(path string, data []byte, perm fs.FileMode) (err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, perm)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+			os.Remove(path)
+		}
+	}()
+	if _, err = f.Write(data); err != nil {
+		return err
+	}
+	if err = f.Sync(); err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// throughTemporary writes data to a file beside path, and renames it. The umask
+// does not count if exact.
+func throughTemporary(path string, data []byte, perm fs.FileMode, exact bool) (err error) {
 	dir := filepath.Dir(path)
 	// The name is no longer than 64 bytes and a few, however long path's is.
 	base := filepath.Base(path)
@@ -102,7 +108,7 @@ func throughTemporary(path string, data []byte, perm fs.FileMode, exact bool, pl
 	if err = f.Close(); err != nil {
 		return err
 	}
-	if err = place(f.Name()); err != nil {
+	if err = os.Rename(f.Name(), path); err != nil {
 		return err
 	}
 	return syncDir(dir)

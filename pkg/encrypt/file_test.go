@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -178,6 +180,9 @@ func TestNothingIsLeftAfterAFailure(t *testing.T) {
 		if err := CreateFile(filepath.Join(dir, "new"), data, 0o600); err == nil {
 			t.Fatal("CreateFile wrote beyond the limit")
 		}
+		if err := createNamed(filepath.Join(dir, "new"), data, 0o600); err == nil {
+			t.Fatal("createNamed wrote beyond the limit")
+		}
 		return
 	}
 	dir := t.TempDir()
@@ -203,6 +208,75 @@ func helper(t *testing.T, test string, env ...string) *exec.Cmd {
 	return cmd
 }
 
+func TestCreateFileWithoutNamelessFiles(t *testing.T) {
+	withUmask(t, 0o027)
+	dir := t.TempDir()
+	path := filepath.Join(dir, "key.txt")
+	if err := createNamed(path, []byte("new"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := createNamed(path, []byte("newer"), 0o666); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("a second time: %v", err)
+	}
+	wantFile(t, path, "new", 0o640)
+	onlyFiles(t, dir, "key.txt")
+}
+
+// TestCreateFileSurvivesSIGKILL kills, at forty moments, a process that does nothing
+// but create files: each that has a name is one that was asked for, and on
+// Linux it is whole.
+func TestCreateFileSurvivesSIGKILL(t *testing.T) {
+	text := bytes.Repeat([]byte("k"), 300_000)
+	if dir := os.Getenv("VSECM_TEST_CREATE"); dir != "" {
+		os.Stdout.WriteString("ready\n")
+		for i := 0; ; i++ {
+			if err := CreateFile(filepath.Join(dir, strconv.Itoa(i)), text, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	random := rand.New(rand.NewPCG(3, 4))
+	for range 40 {
+		dir := t.TempDir()
+		killAtSomeMoment(t, random, "TestCreateFileSurvivesSIGKILL", "VSECM_TEST_CREATE="+dir)
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			if n, err := strconv.Atoi(e.Name()); err != nil || n >= len(entries) {
+				t.Errorf("among %d files there is %s", len(entries), e.Name())
+			}
+			data, err := os.ReadFile(filepath.Join(dir, e.Name()))
+			if err != nil || runtime.GOOS == "linux" && !bytes.Equal(data, text) {
+				t.Errorf("%s has %d bytes: %v", e.Name(), len(data), err)
+			}
+		}
+	}
+}
+
+func killAtSomeMoment(t *testing.T, random *rand.Rand, test string, env ...string) {
+	t.Helper()
+	cmd := helper(t, test, env...)
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stdout.Read(make([]byte, 6)); err != nil {
+		t.Fatal(err)
+	}
+	<-time.After(time.Duration(random.IntN(20_000)) * time.Microsecond)
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil {
+		t.Fatal("it ended by itself")
+	}
+}
+
 // TestReplaceFileSurvivesSIGKILL kills, at twenty moments, a process that does
 // nothing but replace a file: it is always one of the two texts, whole.
 func TestReplaceFileSurvivesSIGKILL(t *testing.T) {
@@ -221,24 +295,7 @@ func TestReplaceFileSurvivesSIGKILL(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 20 {
-		cmd := helper(t, "TestReplaceFileSurvivesSIGKILL", "VSECM_TEST_REPLACE="+path)
-		stdout, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := stdout.Read(make([]byte, 6)); err != nil {
-			t.Fatal(err)
-		}
-		<-time.After(time.Duration(random.IntN(20_000)) * time.Microsecond)
-		if err := cmd.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Wait(); err == nil {
-			t.Fatal("it ended by itself")
-		}
+		killAtSomeMoment(t, random, "TestReplaceFileSurvivesSIGKILL", "VSECM_TEST_REPLACE="+path)
 		data, err := os.ReadFile(path)
 		if err != nil || !bytes.Equal(data, texts[0]) && !bytes.Equal(data, texts[1]) {
 			t.Fatalf("the file has %d bytes: %v", len(data), err)
