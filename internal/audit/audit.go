@@ -14,8 +14,11 @@
 //
 // Standard output may be a pipe that nobody empties, and then a write never
 // returns. So only one goroutine writes; the callers hand their lines to it
-// through a queue of 4,096 lines. While a write hangs, Note drops
-// what no longer fits, and Record waits two seconds before it refuses.
+// through queues: one of 4,096 lines for Note, and one of 256 for Record. While
+// a write hangs, Note drops what no longer fits, and Record waits two seconds
+// before it refuses. Anybody can make lines of [Anonymous] and [Unverified]:
+// they may fill half of Note's queue, so that no flood of them takes the place
+// of a workload's line, or has an operator refused.
 package audit
 
 import (
@@ -35,6 +38,7 @@ import (
 
 const (
 	queueLength = 4096
+	callsLength = 256
 	recordWait  = 2 * time.Second
 
 	// maxField bounds, in bytes, each string of an entry but its object. A
@@ -114,10 +118,11 @@ func bound(s string, size int) string {
 
 // A Log writes entries. It is safe for concurrent use.
 type Log struct {
-	queue   chan *item
+	notes   chan *item // of Note
+	calls   chan *item // of Record
 	dropped prometheus.Counter
 
-	// mu guards queue against being closed while a line is put into it.
+	// mu guards the queues against being closed while a line is put into one.
 	mu     sync.RWMutex
 	closed bool
 
@@ -146,15 +151,16 @@ const (
 // New returns a log that writes to w, and registers its counter with reg. It
 // owns a goroutine, which Close ends.
 func New(w io.Writer, reg prometheus.Registerer) (*Log, error) {
-	return newLog(w, reg, queueLength, recordWait)
+	return newLog(w, reg, queueLength, callsLength, recordWait)
 }
 
-func newLog(w io.Writer, reg prometheus.Registerer, length int, wait time.Duration) (*Log, error) {
+func newLog(w io.Writer, reg prometheus.Registerer, notes, calls int, wait time.Duration) (*Log, error) {
 	l := &Log{
-		queue: make(chan *item, length),
+		notes: make(chan *item, notes),
+		calls: make(chan *item, calls),
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "vsecm_audit_dropped_total",
-			Help: "Audit lines of workload reads that could not be written.",
+			Help: "Audit lines of calls to the workload API that could not be written.",
 		}),
 		done: make(chan struct{}),
 		wait: wait,
@@ -169,7 +175,11 @@ func newLog(w io.Writer, reg prometheus.Registerer, length int, wait time.Durati
 // Note logs a call that is answered whether or not it could be logged. It
 // never waits.
 func (l *Log) Note(e Entry) {
-	if !l.put(&item{entry: e}) {
+	room := cap(l.notes)
+	if e.Actor == Anonymous || e.Actor == Unverified {
+		room /= 2
+	}
+	if !l.put(l.notes, room, &item{entry: e}) {
 		l.dropped.Inc()
 	}
 }
@@ -182,7 +192,7 @@ func (l *Log) Record(ctx context.Context, e Entry) error {
 	ctx, cancel := context.WithTimeout(ctx, l.wait)
 	defer cancel()
 	it := &item{entry: e, written: make(chan error, 1)}
-	if !l.put(it) {
+	if !l.put(l.calls, cap(l.calls), it) {
 		return fmt.Errorf("%w: the log is full or closed", ErrNotRecorded)
 	}
 	select {
@@ -197,15 +207,16 @@ func (l *Log) Record(ctx context.Context, e Entry) error {
 	}
 }
 
-// put queues it, and reports whether there was room.
-func (l *Log) put(it *item) bool {
+// put queues it, and reports whether there was room, among the first places of
+// the queue. Those who come at once may take a few places more.
+func (l *Log) put(queue chan<- *item, places int, it *item) bool {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	if l.closed {
+	if l.closed || len(queue) >= places {
 		return false
 	}
 	select {
-	case l.queue <- it:
+	case queue <- it:
 		return true
 	default:
 		return false
@@ -219,7 +230,8 @@ func (l *Log) Close(ctx context.Context) error {
 	l.mu.Lock()
 	if !l.closed {
 		l.closed = true
-		close(l.queue)
+		close(l.notes)
+		close(l.calls)
 	}
 	l.mu.Unlock()
 	select {
@@ -230,28 +242,49 @@ func (l *Log) Close(ctx context.Context) error {
 	}
 }
 
-// write writes lines until the queue is closed and empty. Lines that wait
+// write writes lines until the queues are closed and empty. Lines that wait
 // together are written together, which is what makes the log cheap under load.
 func (l *Log) write(w io.Writer) {
 	defer close(l.done)
 	buf := bufio.NewWriterSize(w, 64<<10)
 	var batch []*item
-	for first := range l.queue {
-		batch = append(batch[:0], first)
-	gather:
-		for len(batch) < cap(l.queue) {
-			select {
-			case it, ok := <-l.queue:
-				if !ok {
-					break gather
-				}
-				batch = append(batch, it)
-			default:
-				break gather
+	notes, calls := l.notes, l.calls
+	for notes != nil || calls != nil {
+		var first *item
+		select {
+		case first = <-calls:
+			if first == nil {
+				calls = nil
+				continue
+			}
+		case first = <-notes:
+			if first == nil {
+				notes = nil
+				continue
 			}
 		}
+		batch = gather(append(batch[:0], first), calls)
+		batch = gather(batch, notes)
 		l.flush(buf, w, batch)
+		clear(batch)
 	}
+}
+
+// gather adds to batch what waits in queue, and no more than it has room for:
+// who goes on filling it must not hold up the batch.
+func gather(batch []*item, queue <-chan *item) []*item {
+	for range cap(queue) {
+		select {
+		case it := <-queue:
+			if it == nil {
+				return batch // it was closed
+			}
+			batch = append(batch, it)
+		default:
+			return batch
+		}
+	}
+	return batch
 }
 
 // flush writes a batch, and tells each of its callers the result. Which lines

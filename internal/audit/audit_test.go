@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -22,7 +23,7 @@ var testTime = time.Date(2026, 1, 2, 3, 4, 5, 678901000, time.FixedZone("", 3600
 
 func newTestLog(t testing.TB, w io.Writer, length int, wait time.Duration) *Log {
 	t.Helper()
-	l, err := newLog(w, prometheus.NewRegistry(), length, wait)
+	l, err := newLog(w, prometheus.NewRegistry(), length, length, wait)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,11 +139,60 @@ func TestRecordFailsWhenTheQueueIsFull(t *testing.T) {
 	l := newTestLog(t, w, 1, time.Hour)
 	l.Note(Entry{})
 	<-w.entered
-	l.Note(Entry{})
+	first := make(chan error, 1)
+	go func() { first <- l.Record(t.Context(), Entry{}) }()
+	for len(l.calls) == 0 {
+		runtime.Gosched()
+	}
 	if err := l.Record(t.Context(), Entry{}); !errors.Is(err, ErrNotRecorded) {
 		t.Errorf("got %v", err)
 	}
 	close(w.release)
+	if err := <-first; err != nil {
+		t.Errorf("the one before: %v", err)
+	}
+}
+
+// Anybody can make calls that need no name, and as many as they like.
+func TestAFloodOfStrangersTakesNobodysPlace(t *testing.T) {
+	for _, stranger := range []string{Anonymous, Unverified} {
+		t.Run(stranger, func(t *testing.T) {
+			w := newStuckWriter()
+			l := newTestLog(t, w, 8, time.Minute)
+			l.Note(Entry{Object: "first"})
+			<-w.entered
+			for range 100 {
+				l.Note(Entry{Actor: stranger, Object: "flood"})
+			}
+			if got := testutil.ToFloat64(l.dropped); got != 96 {
+				t.Errorf("%v lines were counted as dropped, want 96", got)
+			}
+			for range 4 {
+				l.Note(Entry{Actor: "spiffe://example.org/ns/shop/sa/db", Object: "workload"})
+			}
+			if got := testutil.ToFloat64(l.dropped); got != 96 {
+				t.Errorf("%v workload lines were dropped", got-96)
+			}
+			recorded := make(chan error, 1)
+			go func() { recorded <- l.Record(t.Context(), Entry{Actor: "uid:0", Object: "operator"}) }()
+			for len(l.calls) == 0 {
+				runtime.Gosched()
+			}
+			close(w.release)
+			if err := <-recorded; err != nil {
+				t.Errorf("the operator was refused: %v", err)
+			}
+			if err := l.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			text := w.got.String()
+			for object, want := range map[string]int{"first": 1, "flood": 4, "workload": 4, "operator": 1} {
+				if got := strings.Count(text, `"`+object+`"`); got != want {
+					t.Errorf("%d lines of %s, want %d", got, object, want)
+				}
+			}
+		})
+	}
 }
 
 type failingWriter struct {
