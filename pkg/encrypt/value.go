@@ -292,8 +292,8 @@ func (i Info) Check(b Binding, now time.Time) error {
 // recipients' stanzas beside it.
 func readStanzas(stanzas []*age.Stanza) (Info, []*age.Stanza, error) {
 	var (
-		bind       *age.Stanza
-		recipients []*age.Stanza
+		bind, unknown *age.Stanza
+		recipients    []*age.Stanza
 	)
 	for _, s := range stanzas {
 		switch {
@@ -304,8 +304,8 @@ func readStanzas(stanzas []*age.Stanza) (Info, []*age.Stanza, error) {
 			bind = s
 		case s.Type == "X25519" || s.Type == "mlkem768x25519":
 			recipients = append(recipients, s)
-		default:
-			return Info{}, nil, fmt.Errorf("%w: stanza type %s is not supported", ErrMalformed, quoteShort(s.Type))
+		case unknown == nil:
+			unknown = s
 		}
 	}
 	if bind == nil {
@@ -314,6 +314,9 @@ func readStanzas(stanzas []*age.Stanza) (Info, []*age.Stanza, error) {
 	info, err := parseBind(bind)
 	if err != nil {
 		return Info{}, nil, err
+	}
+	if unknown != nil {
+		return Info{}, nil, fmt.Errorf("%w: stanza type %s is not supported", ErrMalformed, quoteShort(unknown.Type))
 	}
 	if len(recipients) != len(info.KeyIDs) {
 		return Info{}, nil, fmt.Errorf("%w: %d key ids for %d recipients", ErrMalformed, len(info.KeyIDs), len(recipients))
