@@ -140,7 +140,7 @@ func (d *decoder) spec(n *yaml.Node, s *v1alpha1.EncryptedSecretSpec) {
 			_, err := ParseScope(s.Scope)
 			d.check(value, field, err)
 		case "workloads":
-			s.Workloads = d.texts(value, field)
+			s.Workloads = d.texts(value, field, MaxWorkloads)
 			d.check(value, field, ValidateWorkloads(s.Workloads))
 		case "encryptedData":
 			s.EncryptedData = d.encryptedData(value, field)
@@ -271,8 +271,11 @@ func (d *decoder) mapping(n *yaml.Node, field string, known func(name, field str
 	seen := make(map[string]int, len(n.Content)/2)
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
-		if key.Kind != yaml.ScalarNode || key.ShortTag() != "!!str" || oldBoolean(key) || !d.plain(key, field) {
+		if key.Kind != yaml.ScalarNode || key.ShortTag() != "!!str" || oldBoolean(key) {
 			d.faultf(key, field, "a field's name is text, not %s", describe(key))
+			continue
+		}
+		if !d.plain(key, field) {
 			continue
 		}
 		at := child(field, key.Value)
@@ -298,14 +301,14 @@ func (d *decoder) text(n *yaml.Node, field string) string {
 	return n.Value
 }
 
-func (d *decoder) texts(n *yaml.Node, field string) []string {
+func (d *decoder) texts(n *yaml.Node, field string, most int) []string {
 	if n.Kind != yaml.SequenceNode {
 		d.faultf(n, field, "want a list, not %s", describe(n))
 		return nil
 	}
 	d.plain(n, field)
-	if len(n.Content) > MaxWorkloads {
-		d.faultf(n, field, "%d entries, of at most %d", len(n.Content), MaxWorkloads)
+	if len(n.Content) > most {
+		d.faultf(n, field, "%d entries, of at most %d", len(n.Content), most)
 		return nil
 	}
 	var list []string

@@ -15,6 +15,9 @@ const ProjectFile = ".vsecm.yaml"
 // MaxProjectSize bounds a project file, in bytes.
 const MaxProjectSize = 256 << 10
 
+// maxRetiredKeys bounds them over all years of a repository.
+const maxRetiredKeys = 1000
+
 // A Project is what a repository says about the manifests in it: docs/formats.md,
 // "Project file". A nil Project says nothing.
 type Project struct {
@@ -65,7 +68,7 @@ func ParseProject(file string, data []byte) (*Project, []*Fault) {
 		case "rules":
 			p.Rules = d.rules(value, field)
 		case "retiredKeys":
-			for i, text := range d.texts(value, field) {
+			for i, text := range d.texts(value, field, maxRetiredKeys) {
 				if !KeyID(text).valid() {
 					d.faultf(value, fmt.Sprintf("%s[%d]", field, i), "a key id is %d hex digits in lower case", keyIDLength)
 				}
@@ -128,7 +131,7 @@ func (d *decoder) rule(r *Rule, name, field string, value *yaml.Node) bool {
 		r.matches, err = compilePattern(r.Path)
 		d.check(value, field, err)
 	case "recipients":
-		for i, text := range d.texts(value, field) {
+		for i, text := range d.texts(value, field, MaxRecipients) {
 			recipient, err := ParseRecipient(text)
 			if err != nil {
 				d.fault(value, fmt.Sprintf("%s[%d]", field, i), err)

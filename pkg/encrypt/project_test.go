@@ -134,6 +134,8 @@ func TestParseProjectNamesEveryFault(t *testing.T) {
 		"a bad scope":           {rule("scope: galaxy"), `.vsecm.yaml:3: rules[0].scope: unknown scope "galaxy"`},
 		"a forbidden type":      {rule("secret: bootstrap.kubernetes.io/token"), ".vsecm.yaml:3: rules[0].secret: bootstrap.kubernetes.io/token: secrets of this type"},
 		"forbid as text":        {rule("forbidPlaintext: 'true'"), ".vsecm.yaml:3: rules[0].forbidPlaintext: want true or false"},
+		"32 recipients":         {rule("recipients: [" + strings.Repeat("a,", 32) + "]"), ".vsecm.yaml:3: rules[0].recipients: 32 entries, of at most 31"},
+		"1,001 retired keys":    {"retiredKeys: [" + strings.Repeat("a,", 1001) + "]", ".vsecm.yaml:1: retiredKeys: 1001 entries, of at most 1000"},
 		"a retired key of none": {"retiredKeys: [abc]", ".vsecm.yaml:1: retiredKeys[0]: a key id is 32 hex digits"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -145,6 +147,13 @@ func TestParseProjectNamesEveryFault(t *testing.T) {
 				t.Error("a project in spite of it")
 			}
 		})
+	}
+}
+
+func TestParseProjectTakesAThousandRetiredKeys(t *testing.T) {
+	p := parseProject(t, "retiredKeys:\n"+strings.Repeat("- 590ff5869b3d66893a82153e011fd7a8\n", 1000))
+	if len(p.RetiredKeys) != 1000 {
+		t.Errorf("%d of 1000", len(p.RetiredKeys))
 	}
 }
 

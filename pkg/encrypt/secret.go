@@ -76,8 +76,9 @@ func (d *decoder) secretDocument(doc *yaml.Node) *Secret {
 		case "immutable":
 			s.Immutable = d.boolean(value, field)
 		case "data":
-			for key, text := range d.dataMap(value, field) {
-				raw, err := base64.StdEncoding.DecodeString(strings.TrimSpace(text))
+			encoded := d.dataMap(value, field)
+			for _, key := range slices.Sorted(maps.Keys(encoded)) {
+				raw, err := base64.StdEncoding.DecodeString(strings.TrimSpace(encoded[key]))
 				if err != nil {
 					d.faultf(value, child(field, key), "not standard base64")
 				}
