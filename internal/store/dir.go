@@ -33,8 +33,9 @@ const (
 //
 // A file is replaced atomically and its write is durable before Apply returns.
 // A file that cannot be read as an object harms only itself: it stays where it
-// is, is listed by [Dir.Faults], and is never served; the next Apply of its
-// key replaces it.
+// is, is listed by [Dir.Faults], and is never served. The next Apply of its key
+// replaces it, unless what can still be read of it says that it is another's:
+// then the error is [ErrNotOwned], until somebody removes the file.
 type Dir struct {
 	files *files
 	lock  *os.File
@@ -46,8 +47,8 @@ type Dir struct {
 
 	mu       sync.RWMutex
 	objects  map[Key]*v1alpha1.EncryptedSecret
-	faults   map[string]error // by path below DIR/objects
-	unsure   map[Key]bool     // the file may be newer than the object: write it again
+	faults   map[string]*fault // by path below DIR/objects
+	unsure   map[Key]bool      // the file may be newer than the object: write it again
 	watchers map[*watcher]struct{}
 	closed   chan struct{}
 }
@@ -55,7 +56,8 @@ type Dir struct {
 var _ Store = (*Dir)(nil)
 
 // OpenDir opens the store in directory dir and makes it, mode 0700, where it
-// is missing. It holds a lock on it until [Dir.Close]; when somebody else
+// is missing. One that belongs to another user, or that others may write to, is
+// [ErrExposed]. It holds a lock on it until [Dir.Close]; when somebody else
 // does, the error is [ErrLocked].
 func OpenDir(dir string) (*Dir, error) {
 	lock, err := lockDir(dir)
@@ -71,7 +73,7 @@ func OpenDir(dir string) (*Dir, error) {
 		lock:     lock,
 		seed:     maphash.MakeSeed(),
 		objects:  make(map[Key]*v1alpha1.EncryptedSecret),
-		faults:   make(map[string]error),
+		faults:   make(map[string]*fault),
 		unsure:   make(map[Key]bool),
 		watchers: make(map[*watcher]struct{}),
 		closed:   make(chan struct{}),
@@ -86,6 +88,9 @@ func OpenDir(dir string) (*Dir, error) {
 // lock when the process dies, however it dies.
 func lockDir(dir string) (*os.File, error) {
 	if err := mkdirAll(filepath.Clean(dir)); err != nil {
+		return nil, err
+	}
+	if err := checkFolder(dir, os.Geteuid()); err != nil {
 		return nil, err
 	}
 	lock, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
@@ -146,7 +151,7 @@ func (d *Dir) Faults() []Fault {
 	defer d.mu.RUnlock()
 	var fs []Fault
 	for _, p := range slices.Sorted(maps.Keys(d.faults)) {
-		fs = append(fs, Fault{Path: objectsFolder + "/" + p, Err: d.faults[p]})
+		fs = append(fs, Fault{Path: objectsFolder + "/" + p, Err: d.faults[p].err})
 	}
 	return fs
 }
@@ -217,7 +222,7 @@ func (d *Dir) Apply(ctx context.Context, owner string, o *v1alpha1.EncryptedSecr
 }
 
 // Delete implements [Store]. The file of a key that is among the [Dir.Faults]
-// is removed as well: it must not come back once it can be read again.
+// is removed as well, where Apply would replace it: it must not come back once it can be read again.
 func (d *Dir) Delete(ctx context.Context, owner string, key Key) error {
 	if err := errors.Join(key.Validate(), validateOwner(owner)); err != nil {
 		return err
@@ -257,7 +262,11 @@ func (d *Dir) before(ctx context.Context, owner string, key Key) (old *v1alpha1.
 	if old != nil && ownerOf(old) != owner {
 		return nil, false, fmt.Errorf("%s: %w", key, ErrNotOwned)
 	}
-	return old, d.unsure[key] || d.faults[objectPath(key)] != nil, nil
+	bad := d.faults[objectPath(key)]
+	if bad != nil && !bad.allows(owner) {
+		return nil, false, fmt.Errorf("%s: %w: its file cannot be read (%w); remove it if nobody needs it", key, ErrNotOwned, bad.err)
+	}
+	return old, d.unsure[key] || bad != nil, nil
 }
 
 func (d *Dir) setUnsure(key Key) {

@@ -156,7 +156,8 @@ func TestClosedDirRefusesEverything(t *testing.T) {
 }
 
 func TestPromise06_OneBadFileHarmsOnlyItself(t *testing.T) {
-	const good = "apiVersion: vsecm.com/v1alpha1\nkind: EncryptedSecret\nmetadata:\n  namespace: shop\n  name: bad\nspec:\n  encryptedData: {}\n"
+	const good = "apiVersion: vsecm.com/v1alpha1\nkind: EncryptedSecret\nmetadata:\n  namespace: shop\n  name: bad\n" +
+		"  labels:\n    vsecm.com/source: shop.main\nspec:\n  encryptedData: {}\n"
 	outside := filepath.Join(t.TempDir(), "outside.yaml")
 	if err := os.WriteFile(outside, []byte(good), 0o600); err != nil {
 		t.Fatal(err)
@@ -170,7 +171,7 @@ func TestPromise06_OneBadFileHarmsOnlyItself(t *testing.T) {
 	}
 	tests := map[string]func(t *testing.T, path string){
 		"an empty file":         plant(""),
-		"cut off":               plant(good[:60]),
+		"cut off":               plant(good[:150]),
 		"not YAML":              plant("\t{"),
 		"another kind":          plant(strings.Replace(good, "EncryptedSecret", "Secret", 1)),
 		"an unknown field":      plant(good + "  surprise: 1\n"),
@@ -242,6 +243,88 @@ func TestPromise06_OneBadFileHarmsOnlyItself(t *testing.T) {
 				t.Errorf("a file outside was written: %v", err)
 			}
 		})
+	}
+}
+
+// A file that cannot be read is put right by the source that it came from, and
+// is no other one's to take.
+func TestDirGivesNobodyWhatItCannotTellToBeTheirs(t *testing.T) {
+	whole := "apiVersion: vsecm.com/v1alpha1\nkind: EncryptedSecret\nmetadata:\n  name: bad\n  labels:\n    vsecm.com/source: shop.main\n    odd\n"
+	for name, tt := range map[string]struct {
+		content     string
+		main, other bool // which may write it
+	}{
+		"with its owner":              {whole, true, false},
+		"with its owner, in quotes":   {strings.ReplaceAll(strings.ReplaceAll(whole, "shop.main", `'shop.main'`), "vsecm.com/source", `"vsecm.com/source"`), true, false},
+		"with another owner":          {strings.ReplaceAll(whole, "shop.main", "shop.other"), false, true},
+		"with two owners":             {whole + "    vsecm.com/source: shop.other\n", false, false},
+		"with an empty owner":         {strings.ReplaceAll(whole, "shop.main", `""`), false, false},
+		"by hand, with a typo":        {"apiVersion: vsecm.com/v1alpha1\nkind: EncryptedSecret\nmetadata:\n  nmae: bad\n", false, false},
+		"too large, with its owner":   {whole + strings.Repeat("#", 3<<20), true, false},
+		"overwritten":                 {"{{{", true, true},
+		"empty":                       {"", true, true},
+		"of zeros, as a crash leaves": {strings.Repeat("\x00", 4096), true, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, o := range []struct {
+				owner string
+				may   bool
+			}{{"shop.main", tt.main}, {"shop.other", tt.other}} {
+				for call, do := range map[string]func(d *store.Dir) error{
+					"Apply": func(d *store.Dir) error {
+						_, err := d.Apply(t.Context(), o.owner, storetest.Object("shop", "bad", "x"))
+						return err
+					},
+					"Delete": func(d *store.Dir) error {
+						return d.Delete(t.Context(), o.owner, store.Key{Namespace: "shop", Name: "bad"})
+					},
+				} {
+					dir := t.TempDir()
+					path := filepath.Join(dir, "objects/shop/bad.yaml")
+					if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+						t.Fatal(err)
+					}
+					if err := os.WriteFile(path, []byte(tt.content), 0o600); err != nil {
+						t.Fatal(err)
+					}
+					d := openDir(t, dir)
+					if err := do(d); o.may && err != nil || !o.may && !errors.Is(err, store.ErrNotOwned) {
+						t.Errorf("%s by %s: %v", call, o.owner, err)
+					}
+					if got, err := os.ReadFile(path); !o.may && (err != nil || string(got) != tt.content) {
+						t.Errorf("%s by %s changed the file: %v", call, o.owner, err)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestDirRefusesADirectoryThatOthersMayWriteTo(t *testing.T) {
+	for _, sub := range []string{".", "objects", "sources"} {
+		for mode, ok := range map[os.FileMode]bool{0o700: true, 0o750: true, 0o755: true, 0o770: false, 0o702: false, 0o777: false, os.ModeSticky | 0o777: false} {
+			dir := t.TempDir()
+			folder := filepath.Join(dir, sub)
+			if err := os.MkdirAll(folder, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chmod(folder, mode); err != nil {
+				t.Fatal(err)
+			}
+			d, err := store.OpenDir(dir)
+			if err == nil {
+				var j *store.Journal
+				if j, err = store.OpenJournal(dir); err == nil {
+					err = j.Close()
+				}
+				if err := d.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+			if ok && err != nil || !ok && !errors.Is(err, store.ErrExposed) {
+				t.Errorf("%s with mode %v: %v", sub, mode, err)
+			}
+		}
 	}
 }
 

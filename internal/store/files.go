@@ -35,6 +35,9 @@ func openFiles(dir, sub string) (*files, error) {
 	if !info.IsDir() {
 		return nil, fmt.Errorf("%s: not a directory", folder)
 	}
+	if err := checkFolder(folder, os.Geteuid()); err != nil {
+		return nil, err
+	}
 	root, err := os.OpenRoot(folder)
 	if err != nil {
 		return nil, err
@@ -150,6 +153,22 @@ func (f *files) read(name string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("reading %s: %w", name, err)
 	}
 	return data, nil
+}
+
+// beginning returns what can be read of the regular file name, of at most limit
+// bytes; nothing, if it is no such file.
+func (f *files) beginning(name string, limit int64) []byte {
+	info, err := f.root.Lstat(name)
+	if err != nil || !info.Mode().IsRegular() {
+		return nil
+	}
+	file, err := f.root.Open(name)
+	if err != nil {
+		return nil
+	}
+	defer file.Close()
+	data, _ := io.ReadAll(io.LimitReader(file, limit)) // what there is of it
+	return data
 }
 
 func (f *files) close() error { return f.root.Close() }

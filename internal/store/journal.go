@@ -21,7 +21,7 @@ type SourceState struct {
 	// Revision is the commit whose tree stands in the store, in hex; empty if
 	// nothing of the source was ever applied.
 	Revision string `json:"revision"`
-	// AppliedAt is when.
+	// AppliedAt is when; zero while applying the first one has only begun.
 	AppliedAt time.Time `json:"appliedAt"`
 	// Deletions is what the brake on mass deletion has to remember.
 	Deletions Deletions `json:"deletions,omitzero"`

@@ -25,9 +25,10 @@ func (d *Dir) load() error {
 		group errgroup.Group
 	)
 	fault := func(path string, err error) {
+		bad := newFault(err, d.files.beginning(path, maxObjectFile))
 		mu.Lock()
 		defer mu.Unlock()
-		d.faults[path] = err
+		d.faults[path] = bad
 	}
 	// Reading is decoding YAML, for the most part.
 	group.SetLimit(runtime.GOMAXPROCS(0))
