@@ -25,8 +25,13 @@ func (m *Mirror) FastForward(ctx context.Context, from, to Revision) error {
 			return fmt.Errorf("history of %s: %w", to.Short(), err)
 		}
 		if !ok {
-			m.rewound = &RewoundError{Applied: from, Seen: to}
+			m.rewound, m.rejected = &RewoundError{Applied: from, Seen: to}, true
 			return m.rewound
+		}
+		if m.rejected {
+			// What was refused in between is of no use to anybody. While it
+			// is at the branch's tip it has to stay, and the limit bounds it.
+			m.rejected, m.shed = false, s.bytes > 2*m.built+m.limits.MirrorBytes/32
 		}
 		return nil
 	})

@@ -3,6 +3,7 @@ package sync
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime/debug"
 	"strings"
 	"unicode"
@@ -30,7 +31,7 @@ var (
 	// ErrAuthentication says that the server refused the credentials.
 	ErrAuthentication = errors.New("credentials were refused")
 	// ErrStalled says that the server kept silent for longer than
-	// [Limits.Stall].
+	// [Limits.Stall], or that a fetch took longer than [Limits.Timeout].
 	ErrStalled = errors.New("server stopped answering")
 	// ErrRedirect says that the server pointed to another host.
 	ErrRedirect = errors.New("redirect to another host refused")
@@ -42,6 +43,8 @@ var (
 	// that object. In the mirror, which holds only what was verified, that
 	// means damage; a malformed object is malformed wherever it lies.
 	errUnreadable = fmt.Errorf("%w: stored object is damaged", ErrMalformed)
+	// errOvertime says that a fetch took longer than [Limits.Timeout].
+	errOvertime = fmt.Errorf("%w: fetch took too long", ErrStalled)
 	// errTooLarge says that an object was not read because of its size.
 	errTooLarge = fmt.Errorf("%w: object", ErrLimit)
 )
@@ -65,6 +68,14 @@ type damagedError struct{ err error }
 
 func (e *damagedError) Error() string { return "mirror is damaged: " + e.err.Error() }
 func (e *damagedError) Unwrap() error { return e.err }
+
+// overtime makes an [ErrLimit] of a fetch that took too long by our own work.
+func overtime(err error) error {
+	if errors.Is(err, errOvertime) {
+		return fmt.Errorf("%w: %w", ErrLimit, err)
+	}
+	return err
+}
 
 // A remoteError carries what a server, or go-git on its behalf, said. The
 // text is somebody else's, so it is cut and rid of control characters before
@@ -92,9 +103,12 @@ func printable(s string, limit int) string {
 
 // contain turns a panic into an error. go-git's readers are fed with hostile
 // input; one that gives way must not take the process and everybody else's
-// secrets with it.
+// secrets with it. Where it happened is for the log alone: errors are shown to
+// whoever may read a source's status.
 func contain(err *error) {
 	if r := recover(); r != nil {
-		*err = fmt.Errorf("%w: %s", ErrMalformed, printable(fmt.Sprintf("reader gave way: %v at %s", r, debug.Stack()), 2000))
+		what := printable(fmt.Sprint(r), maxRemoteText)
+		slog.Error("git reader gave way", "panic", what, "stack", string(debug.Stack()))
+		*err = fmt.Errorf("%w: reader gave way: %s", ErrMalformed, what)
 	}
 }

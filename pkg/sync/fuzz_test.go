@@ -59,19 +59,20 @@ func FuzzReadPack(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Cleanup(func() { store.close() })
-	var hashes []plumbing.Hash
-	for _, s := range []string{"", "a", strings.Repeat("b", 5000)} {
-		h, err := store.put(plumbing.BlobObject, []byte(s))
-		if err != nil {
-			f.Fatal(err)
-		}
-		hashes = append(hashes, h)
-	}
 	seed, err := os.CreateTemp(dir, "seed")
 	if err != nil {
 		f.Fatal(err)
 	}
-	if _, _, err := store.writePack(context.Background(), seed, hashes); err != nil {
+	w, err := newPackWriter(seed, store.zip)
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, s := range []string{"", "a", strings.Repeat("b", 5000)} {
+		if err := w.add(plumbing.ComputeHash(plumbing.BlobObject, []byte(s)), plumbing.BlobObject, []byte(s)); err != nil {
+			f.Fatal(err)
+		}
+	}
+	if _, err := w.finish(); err != nil {
 		f.Fatal(err)
 	}
 	whole, err := os.ReadFile(seed.Name())

@@ -111,24 +111,70 @@ func TestLocalRepositoryIsNotLeft(t *testing.T) {
 		os.WriteFile(filepath.Join(repo.Dir, "refs/heads/main"), []byte(tip+"\n"), 0o644)
 		fails(t, open(t, t.TempDir(), sync.Remote{URL: repo.Dir}, sync.Limits{}), sync.ErrUnsupported)
 	})
-	t.Run("links", func(t *testing.T) {
-		repo := gitserver.NewRepo(t)
-		for _, name := range []string{tip[:2]} {
-			os.Symlink(filepath.Join(secret.Dir, "objects", name), filepath.Join(repo.Dir, "objects", name))
+	// Everything that a reader needs is there, if only it goes through the link.
+	link := func(t *testing.T, repo *gitserver.Repo, name string) {
+		t.Helper()
+		here := filepath.Join(repo.Dir, name)
+		if err := os.RemoveAll(here); err != nil {
+			t.Fatal(err)
 		}
-		os.MkdirAll(filepath.Join(repo.Dir, "objects/pack"), 0o755)
-		os.WriteFile(filepath.Join(repo.Dir, "refs/heads/main"), []byte(tip+"\n"), 0o644)
+		if err := os.Symlink(filepath.Join(secret.Dir, name), here); err != nil {
+			t.Fatal(err)
+		}
+	}
+	escapes := func(t *testing.T, repo *gitserver.Repo) {
+		t.Helper()
 		m := open(t, t.TempDir(), sync.Remote{URL: repo.Dir}, sync.Limits{})
-		if _, err := m.Fetch(context.Background()); err == nil {
-			t.Error("a link was followed out of the repository")
+		if got, err := m.Fetch(context.Background()); err == nil || !strings.Contains(err.Error(), "escapes") {
+			t.Errorf("a link was followed out of the repository: %s, %v", got, err)
+		}
+	}
+	t.Run("links to objects", func(t *testing.T) {
+		repo := gitserver.NewRepo(t)
+		for i := range 256 {
+			link(t, repo, fmt.Sprintf("objects/%02x", i))
+		}
+		link(t, repo, "objects/pack")
+		os.WriteFile(filepath.Join(repo.Dir, "refs/heads/main"), []byte(tip+"\n"), 0o644)
+		escapes(t, repo)
+	})
+	t.Run("links to packs", func(t *testing.T) {
+		secret := gitserver.NewRepo(t)
+		tip := secret.Commit(map[string]string{"a.yaml": "secret"})
+		secret.Git("", "repack", "-adq")
+		repo := gitserver.NewRepo(t)
+		packs, err := filepath.Glob(filepath.Join(secret.Dir, "objects/pack/*"))
+		if err != nil || len(packs) < 2 {
+			t.Fatalf("packs: %v, %v", packs, err)
+		}
+		for _, path := range packs {
+			os.Symlink(path, filepath.Join(repo.Dir, "objects/pack", filepath.Base(path)))
+		}
+		os.WriteFile(filepath.Join(repo.Dir, "refs/heads/main"), []byte(tip+"\n"), 0o644)
+		fails(t, open(t, t.TempDir(), sync.Remote{URL: repo.Dir}, sync.Limits{}), sync.ErrMalformed)
+	})
+	t.Run("links to branches", func(t *testing.T) {
+		for name, want := range map[string]error{"refs/heads": nil, "refs/heads/main": sync.ErrMalformed, "config": sync.ErrMalformed} {
+			repo := gitserver.NewRepo(t)
+			repo.Git("", "fetch", "-q", secret.Dir, "main:main") // the objects are there
+			link(t, repo, name)
+			if want == nil {
+				escapes(t, repo)
+			} else {
+				fails(t, open(t, t.TempDir(), sync.Remote{URL: repo.Dir}, sync.Limits{}), want)
+			}
 		}
 	})
 	t.Run("reference", func(t *testing.T) {
 		repo := gitserver.NewRepo(t)
-		os.WriteFile(filepath.Join(repo.Dir, "refs/heads/main"), []byte("ref: refs/heads/../../../repo.git/refs/heads/main\n"), 0o644)
-		m := open(t, t.TempDir(), sync.Remote{URL: repo.Dir}, sync.Limits{})
-		if _, err := m.Fetch(context.Background()); err == nil {
-			t.Error("a reference was followed out of the repository")
+		repo.Git("", "fetch", "-q", secret.Dir, "main:main")
+		there, err := filepath.Rel(repo.Dir, filepath.Join(secret.Dir, "refs/heads/main"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{there, "refs/heads/../../" + there, filepath.Join(secret.Dir, "refs/heads/main")} {
+			os.WriteFile(filepath.Join(repo.Dir, "refs/heads/main"), []byte("ref: "+name+"\n"), 0o644)
+			fails(t, open(t, t.TempDir(), sync.Remote{URL: repo.Dir}, sync.Limits{}), sync.ErrMalformed)
 		}
 	})
 	t.Run("git file", func(t *testing.T) {

@@ -158,11 +158,18 @@ func (s *httpSession) bring(ctx context.Context, store *objectStore, have []plum
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	p, err := readPack(ctx, f, store.tmp, s.source.limits)
-	if err != nil {
-		return err
+	return takeOver(ctx, store, f)
+}
+
+// takeOver reads a pack that was received whole and adds its objects. From
+// here on nobody else is to blame for the time it takes: a pack that runs out
+// of it would do so again.
+func takeOver(ctx context.Context, store *objectStore, f *os.File) error {
+	p, err := readPack(ctx, f, store.tmp, store.limits)
+	if err == nil {
+		err = store.addPack(ctx, p)
 	}
-	return store.addPack(ctx, p)
+	return overtime(err)
 }
 
 func demux(caps *capability.List, r io.Reader) io.Reader {

@@ -7,10 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/storer"
 )
 
 // maxTreeDepth bounds how deep the directories of a local repository are
@@ -40,12 +38,12 @@ func (s *localSource) open(context.Context) (session, error) {
 	if err != nil {
 		return nil, err
 	}
-	session := &localSession{source: s, objects: o}
-	if session.hash, err = session.resolve(); err != nil {
+	tip, err := resolveRef(o.root, s.ref)
+	if err != nil {
 		o.close()
-		return nil, err
+		return nil, fmt.Errorf("branch %s: %w", s.ref.Short(), err)
 	}
-	return session, nil
+	return &localSession{source: s, objects: o, hash: tip}, nil
 }
 
 // gitDir finds the repository proper: the path itself, or .git below it.
@@ -79,66 +77,37 @@ func isDir(path string) bool {
 type localSession struct {
 	source  *localSource
 	objects *objects
+	staging *staging
 	hash    plumbing.Hash
-	copied  int64
-	count   int
 }
 
 func (s *localSession) tip() plumbing.Hash { return s.hash }
 
 func (s *localSession) close() { s.objects.close() }
 
-func (s *localSession) resolve() (plumbing.Hash, error) {
-	ref, err := storer.ResolveReference(s.objects.packs, s.source.ref)
-	if errors.Is(err, plumbing.ErrReferenceNotFound) {
-		return plumbing.ZeroHash, fmt.Errorf("%w: %s", ErrNoBranch, s.source.ref.Short())
-	} else if err != nil {
-		return plumbing.ZeroHash, fmt.Errorf("%w: branch %s: %w", ErrMalformed, s.source.ref.Short(), err)
-	}
-	if ref.Hash().IsZero() {
-		return plumbing.ZeroHash, fmt.Errorf("%w: branch %s names no commit", ErrMalformed, s.source.ref.Short())
-	}
-	return ref.Hash(), nil
-}
-
-// supported refuses the features of a repository that change where or how its
-// objects are stored.
-func (s *localSession) supported() error {
-	if info, err := s.objects.root.Stat("objects/info/alternates"); err == nil && info.Size() > 0 {
-		return fmt.Errorf("%w: it borrows objects from another (objects/info/alternates); run git repack -a -d in it", ErrUnsupported)
-	}
-	if _, err := s.objects.root.Stat("shallow"); err == nil {
-		return fmt.Errorf("%w: it is a shallow clone; run git fetch --unshallow in it", ErrUnsupported)
-	}
-	cfg, err := s.objects.packs.Config()
-	if err != nil {
-		return fmt.Errorf("%w: config: %w", ErrMalformed, err)
-	}
-	for _, o := range cfg.Raw.Section("extensions").Options {
-		switch key, value := strings.ToLower(o.Key), strings.ToLower(o.Value); {
-		case key == "objectformat" && value == "sha1", key == "refstorage" && value == "files",
-			key == "worktreeconfig", key == "noop", key == "preciousobjects":
-		default:
-			return fmt.Errorf("%w: extensions.%s is %s", ErrUnsupported, printable(o.Key, 40), printable(o.Value, 40))
-		}
-	}
-	return nil
-}
-
 // bring copies what the mirror lacks: each object after those it refers to.
-// So whatever is in the mirror is complete below, however the copy ended, and
-// the next one goes on from there.
+// So whatever is in the mirror is complete below, and is not looked into
+// again. The time is all our own, with nobody else to wait for.
 func (s *localSession) bring(ctx context.Context, store *objectStore, _ []plumbing.Hash) error {
-	if err := s.supported(); err != nil {
+	if err := supported(s.objects.root); err != nil {
 		return err
 	}
+	s.staging = newStaging(store)
+	defer s.staging.discard()
+	if err := s.copyCommits(ctx); err != nil {
+		return overtime(err)
+	}
+	return s.staging.commit("local-" + s.hash.String())
+}
+
+func (s *localSession) copyCommits(ctx context.Context) error {
 	todo := []plumbing.Hash{s.hash}
 	for len(todo) > 0 {
-		if err := ctx.Err(); err != nil {
-			return err
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
 		h := todo[len(todo)-1]
-		if done, err := store.has(h); err != nil {
+		if done, err := s.staging.has(h); err != nil {
 			return err
 		} else if done {
 			todo = todo[:len(todo)-1]
@@ -154,7 +123,7 @@ func (s *localSession) bring(ctx context.Context, store *objectStore, _ []plumbi
 		}
 		waits := false
 		for _, parent := range c.parents {
-			if done, err := store.has(parent); err != nil {
+			if done, err := s.staging.has(parent); err != nil {
 				return err
 			} else if !done {
 				todo, waits = append(todo, parent), true
@@ -168,16 +137,14 @@ func (s *localSession) bring(ctx context.Context, store *objectStore, _ []plumbi
 		}
 		var base plumbing.Hash
 		if len(c.parents) > 0 {
-			parent, err := store.commit(c.parents[0])
-			if err != nil {
-				return &damagedError{err}
+			if base, err = s.treeOf(c.parents[0]); err != nil {
+				return err
 			}
-			base = parent.tree
 		}
-		if err := s.copyTree(ctx, store, c.tree, base, 0); err != nil {
+		if err := s.copyTree(ctx, c.tree, base, 0); err != nil {
 			return err
 		}
-		if err := s.put(store, plumbing.CommitObject, data); err != nil {
+		if err := s.staging.put(h, plumbing.CommitObject, data); err != nil {
 			return err
 		}
 		todo = todo[:len(todo)-1]
@@ -187,17 +154,17 @@ func (s *localSession) bring(ctx context.Context, store *objectStore, _ []plumbi
 
 // copyTree copies a directory. What stands in base, the same directory before,
 // is there already and is not even looked for.
-func (s *localSession) copyTree(ctx context.Context, store *objectStore, h, base plumbing.Hash, depth int) error {
+func (s *localSession) copyTree(ctx context.Context, h, base plumbing.Hash, depth int) error {
 	if depth > maxTreeDepth {
 		return fmt.Errorf("%w: directories nest deeper than %d", ErrLimit, maxTreeDepth)
 	}
-	if err := ctx.Err(); err != nil {
-		return err
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	if h == base {
 		return nil
 	}
-	if done, err := store.has(h); done || err != nil {
+	if done, err := s.staging.has(h); done || err != nil {
 		return err
 	}
 	data, err := s.objects.get(plumbing.TreeObject, h)
@@ -210,9 +177,9 @@ func (s *localSession) copyTree(ctx context.Context, store *objectStore, h, base
 	}
 	before := make(map[string]treeEntry)
 	if !base.IsZero() {
-		old, err := store.tree(base)
+		old, err := s.treeBefore(base)
 		if err != nil {
-			return &damagedError{err}
+			return err
 		}
 		for _, e := range old {
 			before[e.name] = e
@@ -227,42 +194,63 @@ func (s *localSession) copyTree(ctx context.Context, store *objectStore, h, base
 			if was && old.kind == kindDir {
 				sub = old.hash
 			}
-			if err := s.copyTree(ctx, store, e.hash, sub, depth+1); err != nil {
+			if err := s.copyTree(ctx, e.hash, sub, depth+1); err != nil {
 				return err
 			}
 		default:
-			if err := s.copyFile(store, e.hash); err != nil {
+			if err := s.copyFile(e.hash); err != nil {
 				return err
 			}
 		}
 	}
-	return s.put(store, plumbing.TreeObject, data)
+	return s.staging.put(h, plumbing.TreeObject, data)
 }
 
-func (s *localSession) copyFile(store *objectStore, h plumbing.Hash) error {
-	if done, err := store.has(h); done || err != nil || store.isLarge(h) {
+func (s *localSession) copyFile(h plumbing.Hash) error {
+	if done, err := s.staging.has(h); done || err != nil {
 		return err
 	}
 	data, err := s.objects.get(plumbing.BlobObject, h)
 	if errors.Is(err, errTooLarge) {
-		return store.addLarge("local-"+h.String(), []plumbing.Hash{h})
+		return s.staging.addLarge(h)
 	}
 	if err != nil {
 		return s.sourceError(err)
 	}
-	return s.put(store, plumbing.BlobObject, data)
+	return s.staging.put(h, plumbing.BlobObject, data)
 }
 
-func (s *localSession) put(store *objectStore, typ plumbing.ObjectType, data []byte) error {
-	s.count++
-	if s.copied += int64(len(data)); s.copied > s.source.limits.FetchBytes {
-		return fmt.Errorf("%w: more bytes than a fetch may bring", ErrLimit)
+// treeOf returns the root directory of a commit that was brought, now or
+// before.
+func (s *localSession) treeOf(commit plumbing.Hash) (plumbing.Hash, error) {
+	if s.staging.staged(commit) {
+		c, err := s.objects.commit(commit)
+		if err != nil {
+			return plumbing.ZeroHash, s.sourceError(err)
+		}
+		return c.tree, nil
 	}
-	if s.count > s.source.limits.Objects {
-		return fmt.Errorf("%w: more than %d objects in one fetch", ErrLimit, s.source.limits.Objects)
+	c, err := s.staging.store.commit(commit)
+	if err != nil {
+		return plumbing.ZeroHash, &damagedError{err}
 	}
-	_, err := store.put(typ, data)
-	return err
+	return c.tree, nil
+}
+
+// treeBefore reads a directory that was brought, now or before.
+func (s *localSession) treeBefore(h plumbing.Hash) ([]treeEntry, error) {
+	if s.staging.staged(h) {
+		entries, err := s.objects.tree(h)
+		if err != nil {
+			return nil, s.sourceError(err)
+		}
+		return entries, nil
+	}
+	entries, err := s.staging.store.tree(h)
+	if err != nil {
+		return nil, &damagedError{err}
+	}
+	return entries, nil
 }
 
 // sourceError says whose fault a missing object is, lest the mirror be built

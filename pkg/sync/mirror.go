@@ -43,6 +43,12 @@ type Mirror struct {
 	refusedErr error
 	// rewound remembers a verdict that took a walk through the history.
 	rewound *RewoundError
+
+	// built is what the mirror took on disk when it was opened or built.
+	// rejected says that it has since taken in history that was refused, shed
+	// that the branch is back and there is enough of that to be rid of it.
+	built          int64
+	rejected, shed bool
 }
 
 // OpenMirror opens the mirror of remote in dir, which is made if it is not
@@ -83,7 +89,7 @@ func (m *Mirror) open() error {
 		m.damaged = err
 		return nil
 	}
-	m.store, m.seen = store, seen
+	m.store, m.seen, m.built = store, seen, store.bytes
 	return nil
 }
 
@@ -129,7 +135,7 @@ func (m *Mirror) Fetch(ctx context.Context) (_ Revision, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	defer contain(&err)
-	ctx, cancel := context.WithTimeoutCause(ctx, m.limits.Timeout, fmt.Errorf("%w: a fetch may take %v", ErrStalled, m.limits.Timeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, m.limits.Timeout, fmt.Errorf("%w: it may take %v", errOvertime, m.limits.Timeout))
 	defer cancel()
 
 	s, err := m.source.open(ctx)
@@ -140,14 +146,24 @@ func (m *Mirror) Fetch(ctx context.Context) (_ Revision, err error) {
 	if s.tip() == m.refused {
 		return "", m.refusedErr
 	}
-	if m.store != nil && m.damaged == nil {
-		err = m.update(ctx, s)
-		if err = m.check(err); m.damaged == nil {
-			return m.result(s, err)
+	if m.store == nil || m.damaged != nil || m.full() {
+		return m.result(s, m.rebuild(ctx, s))
+	}
+	if m.shed {
+		m.shed = false // tried once: the mirror will do as it is
+		if m.rebuild(ctx, s) == nil {
+			return m.result(s, nil)
 		}
 	}
-	return m.result(s, m.rebuild(ctx, s))
+	err = m.check(m.update(ctx, s))
+	if m.damaged != nil || err == nil && m.full() {
+		err = m.rebuild(ctx, s)
+	}
+	return m.result(s, err)
 }
+
+// full reports whether the mirror takes more on disk than it may.
+func (m *Mirror) full() bool { return m.store.bytes > m.limits.MirrorBytes }
 
 func (m *Mirror) result(s session, err error) (Revision, error) {
 	if err != nil {
@@ -185,7 +201,7 @@ func (m *Mirror) update(ctx context.Context, s session) error {
 		return err
 	}
 	m.seen = s.tip()
-	if err := m.store.tidy(ctx); err != nil && !errors.Is(err, context.Canceled) {
+	if err := m.store.tidy(ctx); err != nil && ctx.Err() == nil {
 		// The fetch itself is done. A disk too full to tidy is not damage.
 		if errors.Is(err, errUnreadable) {
 			m.damaged = err
@@ -235,6 +251,9 @@ func (m *Mirror) rebuild(ctx context.Context, s session) error {
 		return err
 	}
 	err = s.bring(ctx, store, nil)
+	if err == nil && store.bytes > m.limits.MirrorBytes {
+		err = fmt.Errorf("%w: the branch takes more than %d bytes on disk", ErrLimit, m.limits.MirrorBytes)
+	}
 	if err == nil {
 		// The two files that make git's own tools accept the directory.
 		err = errors.Join(
@@ -267,7 +286,7 @@ func (m *Mirror) rebuild(ctx context.Context, s session) error {
 	}
 	m.store, m.seen, err = openRepository(dir, filepath.Join(m.dir, tmpDir), m.limits)
 	if err == nil {
-		m.damaged = nil
+		m.damaged, m.built, m.rejected, m.shed = nil, m.store.bytes, false, false
 	}
 	return err
 }

@@ -11,8 +11,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 
-	"github.com/go-git/go-billy/v5/osfs"
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/cache"
 	"github.com/go-git/go-git/v5/storage/filesystem"
@@ -49,12 +49,10 @@ func openObjects(gitDir string, limit int64) (*objects, error) {
 
 // reopenPacks makes packs visible that were added since.
 func (o *objects) reopenPacks() {
-	// BoundOS keeps go-git inside the repository, whatever links lie there.
-	bound := osfs.New(o.root.Name(), osfs.WithBoundOS())
 	if o.packs != nil {
 		o.packs.Close()
 	}
-	o.packs = filesystem.NewStorageWithOptions(bound, cache.NewObjectLRU(deltaCacheBytes), filesystem.Options{KeepDescriptors: true})
+	o.packs = filesystem.NewStorageWithOptions(newPackFS(o.root), cache.NewObjectLRU(deltaCacheBytes), filesystem.Options{KeepDescriptors: true})
 }
 
 func (o *objects) close() error { return errors.Join(o.packs.Close(), o.root.Close()) }
@@ -154,15 +152,10 @@ func (o *objects) getLoose(h plumbing.Hash, limit int64) (plumbing.ObjectType, [
 }
 
 func (o *objects) openLoose(h plumbing.Hash) (f *os.File, typ plumbing.ObjectType, size int64, r *bufio.Reader, err error) {
-	path := loosePath(h)
-	info, err := o.root.Lstat(path)
-	if err != nil {
-		return nil, 0, 0, nil, err
+	f, _, err = openRegular(o.root, loosePath(h))
+	if errors.Is(err, errNotRegular) || errors.Is(err, syscall.EISDIR) {
+		err = fmt.Errorf("%w: %w", errUnreadable, err)
 	}
-	if !info.Mode().IsRegular() { // a pipe would never end
-		return nil, 0, 0, nil, fmt.Errorf("%w: %s is not a file", errUnreadable, path)
-	}
-	f, err = o.root.Open(path)
 	if err != nil {
 		return nil, 0, 0, nil, err
 	}

@@ -4,12 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"compress/zlib"
-	"context"
-	"crypto/sha1"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"io/fs"
 	"os"
@@ -17,13 +13,15 @@ import (
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/format/idxfile"
 )
 
 const (
-	// A pack of no more objects than this is taken apart into loose objects,
-	// so that a thousand pushes do not leave a thousand packs to search.
-	maxLoosePack = 1000
+	// A pack of no more objects and inflated bytes than this is taken apart
+	// into loose objects, so that a thousand pushes do not leave a thousand
+	// packs to search. What is larger stays as it was packed: taken apart,
+	// forty deltas on one file are that file forty times.
+	maxLoosePack  = 1000
+	maxLooseBytes = 8 << 20
 	// So many loose objects are put into one pack of our own.
 	maxLoose = 8000
 
@@ -41,7 +39,8 @@ type objectStore struct {
 	limits Limits
 	zip    *zlib.Writer // reused: a new one is a megabyte
 	loose  int
-	packed bool // whether there is any pack
+	packed bool  // whether there is any pack
+	bytes  int64 // what all of it takes on disk
 	large  map[plumbing.Hash]struct{}
 }
 
@@ -69,11 +68,25 @@ func openObjectStore(dir, tmp string, limits Limits) (*objectStore, error) {
 	return s, nil
 }
 
-// scan counts the loose objects and reads the lists of large ones.
+// scan counts the loose objects and what is on disk, and reads the lists of
+// large objects.
 func (s *objectStore) scan() error {
-	err := s.eachLoose(func(plumbing.Hash) error { s.loose++; return nil })
+	s.loose, s.bytes = 0, 0
+	err := s.eachLoose(func(h plumbing.Hash) error {
+		s.loose++
+		return s.count(filepath.Join(s.dir, loosePath(h)))
+	})
 	if err != nil {
 		return err
+	}
+	packed, err := os.ReadDir(filepath.Join(s.dir, "objects", "pack"))
+	if err != nil {
+		return err
+	}
+	for _, f := range packed {
+		if err := s.count(filepath.Join(s.dir, "objects", "pack", f.Name())); err != nil {
+			return err
+		}
 	}
 	packs, err := filepath.Glob(filepath.Join(s.dir, "objects", "pack", "*.pack"))
 	if err != nil {
@@ -94,6 +107,15 @@ func (s *objectStore) scan() error {
 		}
 	}
 	return nil
+}
+
+// count adds a file to what is on disk. File systems give out whole blocks.
+func (s *objectStore) count(path string) error {
+	info, err := os.Lstat(path)
+	if err == nil {
+		s.bytes += (info.Size() + 4095) &^ 4095
+	}
+	return err
 }
 
 func (s *objectStore) eachLoose(do func(plumbing.Hash) error) error {
@@ -153,10 +175,11 @@ func (s *objectStore) put(typ plumbing.ObjectType, data []byte) (plumbing.Hash, 
 		s.zip.Write(data)
 		return s.zip.Close()
 	})
-	if err == nil {
-		s.loose++
+	if err != nil {
+		return h, err
 	}
-	return h, err
+	s.loose++
+	return h, s.count(path)
 }
 
 // addLarge remembers files that are too large to be kept.
@@ -177,177 +200,8 @@ func (s *objectStore) addLarge(name string, hs []plumbing.Hash) error {
 	for _, h := range hs {
 		s.large[h] = struct{}{}
 	}
-	return nil
+	return s.count(path)
 }
-
-// addPack takes over the objects of a pack. What is small becomes loose
-// objects; what is not stays a pack, moved into place.
-func (s *objectStore) addPack(ctx context.Context, p *pack) error {
-	x := &indexer{ctx: ctx, file: p.file, tmp: s.tmp, limits: s.limits, scan: newScanner(p.file), entries: p.entries, cache: make(map[int32][]byte)}
-	for h, i := range p.detached {
-		data, err := x.small(int32(i))
-		if err != nil {
-			return err
-		}
-		if got, err := s.put(plumbing.BlobObject, data); err != nil {
-			return err
-		} else if got != h {
-			return fmt.Errorf("%w: pack changed while it was read", ErrMalformed)
-		}
-	}
-	if len(p.entries) <= maxLoosePack && len(p.large) == 0 {
-		for i := range p.entries {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			if p.entries[i].large {
-				continue // detached
-			}
-			data, err := x.content(int32(i))
-			if err != nil {
-				return err
-			}
-			if _, err := s.put(p.entries[i].typ, data); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	w := new(idxfile.Writer)
-	_ = w.OnHeader(uint32(len(p.entries)))
-	for i := range p.entries {
-		w.Add(p.entries[i].hash, uint64(p.entries[i].offset), p.entries[i].crc)
-	}
-	name := "pack-" + p.checksum.String()
-	if err := s.addLarge(name, p.large); err != nil {
-		return err
-	}
-	return s.install(p.file, name, p.checksum, w)
-}
-
-// small returns a small object that stands on a large one.
-func (x *indexer) small(i int32) ([]byte, error) {
-	f, err := x.spool(i)
-	if err != nil {
-		return nil, err
-	}
-	defer discard(f)
-	return io.ReadAll(io.LimitReader(f, x.limits.ObjectBytes))
-}
-
-// install puts a pack into place: first the index, because it is the pack
-// that makes the two visible to go-git. (go-git's own writer creates the index
-// under its final name; killed there, it leaves a torn one that it would take
-// for good when the same pack comes again.)
-func (s *objectStore) install(f *os.File, name string, checksum plumbing.Hash, w *idxfile.Writer) error {
-	if err := w.OnFooter(checksum); err != nil {
-		return err
-	}
-	index, err := w.Index()
-	if err != nil {
-		return err
-	}
-	path := filepath.Join(s.dir, "objects", "pack", name)
-	err = writeFile(s.tmp, path+".idx", true, func(out io.Writer) error {
-		_, err := idxfile.NewEncoder(out).Encode(index)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path+".pack"); err != nil {
-		return err
-	}
-	s.packed = true
-	s.reopenPacks()
-	return syncDir(filepath.Dir(path))
-}
-
-// tidy moves the loose objects into one pack when they have become many. They
-// are not compressed against each other: that costs more than it is worth
-// here, and the next rebuild takes the remote's packing anyway.
-func (s *objectStore) tidy(ctx context.Context) error {
-	if s.loose <= maxLoose {
-		return nil
-	}
-	f, err := os.CreateTemp(s.tmp, "pack-")
-	if err != nil {
-		return err
-	}
-	defer discard(f)
-	var hashes []plumbing.Hash
-	if err := s.eachLoose(func(h plumbing.Hash) error { hashes = append(hashes, h); return nil }); err != nil {
-		return err
-	}
-	checksum, index, err := s.writePack(ctx, f, hashes)
-	if err != nil {
-		return err
-	}
-	if err := s.install(f, "pack-"+checksum.String(), checksum, index); err != nil {
-		return err
-	}
-	for _, h := range hashes {
-		if err := os.Remove(filepath.Join(s.dir, loosePath(h))); err != nil {
-			return err
-		}
-	}
-	s.loose = 0
-	return nil
-}
-
-func (s *objectStore) writePack(ctx context.Context, f *os.File, hashes []plumbing.Hash) (plumbing.Hash, *idxfile.Writer, error) {
-	sum := sha1.New() // the pack format's own checksum
-	crc := crc32.NewIEEE()
-	buf := bufio.NewWriter(f)
-	n := &countWriter{}
-	out := io.MultiWriter(buf, sum, crc, n)
-	index := new(idxfile.Writer)
-	_ = index.OnHeader(uint32(len(hashes)))
-	fmt.Fprint(out, "PACK")
-	binary.Write(out, binary.BigEndian, [2]uint32{2, uint32(len(hashes))})
-	for _, h := range hashes {
-		if err := ctx.Err(); err != nil {
-			return plumbing.ZeroHash, nil, err
-		}
-		typ, data, err := s.getLoose(h, s.limits.ObjectBytes)
-		if err != nil {
-			return plumbing.ZeroHash, nil, fmt.Errorf("%s: %w", h, err)
-		}
-		if plumbing.ComputeHash(typ, data) != h {
-			return plumbing.ZeroHash, nil, fmt.Errorf("%w: %s has another content", errUnreadable, h)
-		}
-		offset := n.n
-		crc.Reset()
-		out.Write(packHeader(typ, len(data)))
-		s.zip.Reset(out)
-		s.zip.Write(data)
-		if err := s.zip.Close(); err != nil {
-			return plumbing.ZeroHash, nil, err
-		}
-		index.Add(h, uint64(offset), crc.Sum32())
-	}
-	var checksum plumbing.Hash
-	copy(checksum[:], sum.Sum(nil))
-	buf.Write(checksum[:])
-	return checksum, index, buf.Flush()
-}
-
-// packHeader encodes the type and length of a pack's entry.
-func packHeader(typ plumbing.ObjectType, size int) []byte {
-	b := []byte{byte(typ)<<4 | byte(size&15)}
-	for size >>= 4; size > 0; size >>= 7 {
-		b[len(b)-1] |= 0x80
-		b = append(b, byte(size&0x7f))
-	}
-	return b
-}
-
-type countWriter struct{ n int64 }
-
-func (w *countWriter) Write(p []byte) (int, error) { w.n += int64(len(p)); return len(p), nil }
 
 // writeFile writes a file under a temporary name in tmp and moves it into
 // place when it is whole.

@@ -20,6 +20,7 @@ type pack struct {
 	file     *os.File
 	checksum plumbing.Hash
 	entries  []packEntry
+	inflated int64 // bytes of all objects together
 
 	// large are the objects that are not to be held in memory. All are files.
 	large []plumbing.Hash
@@ -64,6 +65,10 @@ type indexer struct {
 	cache    map[int32][]byte
 	cached   int
 	order    []int32 // of the cache, oldest first
+
+	inflated int64 // what the objects say they have, together
+	spent    int64 // what was inflated so far, again and again included
+	stopped  error // why the indexer gave up, whatever go-git makes of it
 }
 
 // readPack indexes the pack in file. Temporary files go into tmp.
@@ -77,18 +82,22 @@ func readPack(ctx context.Context, file *os.File, tmp string, limits Limits) (*p
 	}
 	waiting, checksum, err := x.list()
 	if err != nil {
-		return nil, packError(err)
+		return nil, x.fault(err)
 	}
 	if err := x.resolve(waiting); err != nil {
-		return nil, packError(err)
+		return nil, x.fault(err)
 	}
-	p := &pack{file: file, checksum: checksum, entries: x.entries, detached: make(map[plumbing.Hash]int)}
+	p := &pack{file: file, checksum: checksum, entries: x.entries, inflated: x.inflated, detached: make(map[plumbing.Hash]int)}
+	var detached int64
 	for i := range x.entries {
 		switch e := &x.entries[i]; {
 		case e.large && e.typ != plumbing.BlobObject:
 			return nil, fmt.Errorf("%w: %s %s has %d bytes", ErrLimit, e.typ, e.hash, e.size)
 		case e.large && e.size <= limits.ObjectBytes:
 			p.detached[e.hash] = i
+			if detached += e.size; detached > limits.FetchBytes {
+				return nil, fmt.Errorf("%w: more than %d bytes of small objects stand on large ones", ErrLimit, limits.FetchBytes)
+			}
 		case e.large:
 			p.large = append(p.large, e.hash)
 		}
@@ -96,8 +105,15 @@ func readPack(ctx context.Context, file *os.File, tmp string, limits Limits) (*p
 	return p, nil
 }
 
-func packError(err error) error {
-	if errors.Is(err, ErrLimit) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+// fault says whose fault it is that a pack cannot be read.
+func (x *indexer) fault(err error) error {
+	if x.stopped != nil {
+		return x.stopped
+	}
+	if x.ctx.Err() != nil {
+		return context.Cause(x.ctx)
+	}
+	if errors.Is(err, ErrLimit) {
 		return err
 	}
 	var pathErr *os.PathError
@@ -109,9 +125,22 @@ func packError(err error) error {
 
 func newScanner(f *os.File) *packfile.Scanner { return packfile.NewScanner(f) }
 
-// Write lets a long inflation be cancelled: an indexer is the sink of every
-// object that is read and not kept.
-func (x *indexer) Write(p []byte) (int, error) { return len(p), x.ctx.Err() }
+// Write bounds a long inflation, and lets it be cancelled: an indexer is a
+// sink of every object that is read.
+func (x *indexer) Write(p []byte) (int, error) { return len(p), x.spend(int64(len(p))) }
+
+// spend accounts for n bytes that are inflated or put together. A chain of
+// deltas may have to be gone through more than once, so this is not what the
+// objects have, but what it costs to know them.
+func (x *indexer) spend(n int64) error {
+	if x.stopped == nil && x.ctx.Err() != nil {
+		x.stopped = context.Cause(x.ctx)
+	}
+	if x.spent += n; x.stopped == nil && x.spent > x.limits.InflatedBytes {
+		x.stopped = fmt.Errorf("%w: reading what was fetched takes more than %d bytes", ErrLimit, x.limits.InflatedBytes)
+	}
+	return x.stopped
+}
 
 // A waiting delta refers to its base by offset or by hash.
 type waiting struct {
@@ -172,6 +201,10 @@ func (x *indexer) list() (waiting, plumbing.Hash, error) {
 		} else {
 			e.hash = hasher.Sum()
 			x.byHash[e.hash] = i
+		}
+		// Each is at most FetchBytes, so the sum does not overflow.
+		if x.inflated += e.size; x.inflated > x.limits.InflatedBytes {
+			return w, plumbing.ZeroHash, fmt.Errorf("%w: objects of more than %d bytes together", ErrLimit, x.limits.InflatedBytes)
 		}
 		x.byOffset[e.offset] = i
 		x.entries = append(x.entries, e)
@@ -241,7 +274,7 @@ func (x *indexer) resolve(w waiting) error {
 }
 
 func (x *indexer) hash(i int32) error {
-	if err := x.ctx.Err(); err != nil {
+	if err := x.spend(0); err != nil {
 		return err
 	}
 	e := &x.entries[i]
@@ -299,6 +332,9 @@ func (x *indexer) content(i int32) ([]byte, error) {
 		if data, err = packfile.PatchDelta(data, delta); err != nil {
 			return nil, err
 		}
+		if err := x.spend(int64(len(data))); err != nil {
+			return nil, err
+		}
 		if int64(len(data)) != x.entries[chain[n]].size {
 			return nil, errors.New("delta gives another length than it says")
 		}
@@ -331,7 +367,7 @@ func (x *indexer) inflate(i int32) ([]byte, error) {
 		return nil, fmt.Errorf("%w: object of %d bytes in memory", ErrLimit, h.Length)
 	}
 	buf := &sliceWriter{b: make([]byte, 0, h.Length)}
-	if _, _, err := x.scan.NextObject(buf); err != nil {
+	if _, _, err := x.scan.NextObject(io.MultiWriter(x, buf)); err != nil {
 		return nil, err
 	}
 	return buf.b, nil
