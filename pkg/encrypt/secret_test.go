@@ -10,8 +10,8 @@ func TestReadSecretsTellsFaultsInOrder(t *testing.T) {
 	text := "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\ndata:\n"
 	var want []string
 	for c := 'a'; c <= 'z'; c++ {
-		text += fmt.Sprintf("  %c: '?'\n", c)
-		want = append(want, fmt.Sprintf("data.%c", c))
+		text += fmt.Sprintf("  k%c: '?'\n", c)
+		want = append(want, fmt.Sprintf("data.k%c", c))
 	}
 	_, _, faults := ReadSecrets("f", []byte(text))
 	var have []string
