@@ -10,6 +10,8 @@ import (
 	"os"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
@@ -47,20 +49,21 @@ func loadRootKey(file string, objects []*v1alpha1.EncryptedSecret, unreadable in
 	return key, nil
 }
 
+// ErrRootKeyExposed says that the file of the root key is not safe from other users.
+var ErrRootKeyExposed = errors.New("the root key is not safe from other users")
+
 func readRootKey(file string) (*unseal.RootKey, error) {
-	f, err := os.Open(file)
+	if err := checkLink(file, os.Geteuid()); err != nil {
+		return nil, fmt.Errorf("reading the root key: %w", err)
+	}
+	// Opening a pipe would wait for who writes to it.
+	f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("reading the root key: %w", err)
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("reading the root key: %w", err)
-	}
-	// The group may read it: that is how Kubernetes mounts a Secret for a
-	// user that is not root.
-	if info.Mode().Perm()&0o007 != 0 {
-		return nil, fmt.Errorf("%s is open to everybody on this machine (mode %04o): chmod 600 it, and consider the key known", file, info.Mode().Perm())
+	if err := checkRootKeyFile(f, os.Geteuid()); err != nil {
+		return nil, fmt.Errorf("reading the root key: %s: %w", file, err)
 	}
 	text, err := io.ReadAll(io.LimitReader(f, unseal.MaxTextSize+1))
 	defer clear(text)
@@ -73,6 +76,47 @@ func readRootKey(file string) (*unseal.RootKey, error) {
 	}
 	return key, nil
 }
+
+// checkLink demands that file, where it is a symbolic link, was made by user uid or by root.
+// Links are how Kubernetes mounts a Secret; anybody else's could name a file of ours that
+// was never meant to be the root key.
+func checkLink(file string, uid int) error {
+	var st unix.Stat_t
+	if err := unix.Lstat(file, &st); err != nil {
+		return &fs.PathError{Op: "lstat", Path: file, Err: err}
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFLNK && !trusted(st.Uid, uid) {
+		return fmt.Errorf("%s: %w: it is a link that user %d made", file, ErrRootKeyExposed, st.Uid)
+	}
+	return nil
+}
+
+// checkRootKeyFile demands a regular file of user uid or of root, which nobody else may
+// change, and not everybody may read.
+func checkRootKeyFile(f *os.File, uid int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return errors.New("not a regular file")
+	}
+	if !trusted(st.Uid, uid) {
+		return fmt.Errorf("%w: it belongs to user %d", ErrRootKeyExposed, st.Uid)
+	}
+	// The group may read it: that is how Kubernetes mounts a Secret for a
+	// user that is not root.
+	switch mode := st.Mode & 0o777; {
+	case mode&0o007 != 0:
+		return fmt.Errorf("%w: it is open to everybody on this machine (mode %04o): chmod 600 it, and consider the key known", ErrRootKeyExposed, mode)
+	case mode&0o020 != 0:
+		return fmt.Errorf("%w: its group may change it (mode %04o): chmod 600 it", ErrRootKeyExposed, mode)
+	}
+	return nil
+}
+
+// trusted tells whether a file of user owner is as good as one of user uid.
+func trusted(owner uint32, uid int) bool { return owner == 0 || int(owner) == uid }
 
 // sealedTo returns the key ids that stored values need.
 func sealedTo(objects []*v1alpha1.EncryptedSecret) []encrypt.KeyID {
