@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"reflect"
 	"slices"
+	gosync "sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -26,22 +28,37 @@ var (
 	ErrRollback = errors.New("value is older than the one it replaced")
 )
 
+// maxObjectFaults bounds what is told of one object.
+const maxObjectFaults = 20
+
+const (
+	// firstPause and longestPause bound how long what may pass by itself is
+	// left alone before it is tried again; it doubles in between.
+	firstPause   = 10 * time.Second
+	longestPause = 10 * time.Minute
+)
+
 // A refusal is why a declared object is not what the store holds. Either it is
 // at fault itself, or writing it failed.
 type refusal struct {
 	faults []*encrypt.Fault
 	failed error
+	pause  time.Duration // after this try
+	next   time.Time     // of the next one; zero if it would be in vain
 }
 
-// passes reports whether trying again is worthwhile without anything in git
-// having changed.
-func (r *refusal) passes(all bool) bool {
-	if all || r.failed != nil {
-		return true
-	}
+// passes reports whether trying again may help without anything in git or in
+// the keys having changed.
+func (r *refusal) passes() bool {
 	return slices.ContainsFunc(r.faults, func(f *encrypt.Fault) bool {
 		return errors.Is(f, encrypt.ErrFuture) || errors.Is(f, store.ErrNotOwned)
 	})
+}
+
+// due reports whether it is time to try again. What failed is tried in every
+// round, for the rounds themselves come slower then.
+func (r *refusal) due(now time.Time) bool {
+	return r.failed != nil || !r.next.IsZero() && !now.Before(r.next)
 }
 
 // writers is how many manifests are checked and written at a time. A write
@@ -49,32 +66,30 @@ func (r *refusal) passes(all bool) bool {
 const writers = 16
 
 // deliver checks manifests, each of another object, and writes them to the
-// store, or notes why not. Its error is ctx's: then some were not tried.
-func (s *Source) deliver(ctx context.Context, manifests ...encrypt.Manifest) error {
-	outcomes := make([]outcome, len(manifests))
+// store, or notes why not. Its error is why some were not tried.
+func (s *Source) deliver(ctx context.Context, manifests iter.Seq2[encrypt.Manifest, error]) error {
 	var group errgroup.Group
 	group.SetLimit(writers)
-	for i, m := range manifests {
-		if ctx.Err() != nil {
-			break
+	defer group.Wait() // also when the sequence panics
+	var noting gosync.Mutex
+	for m, err := range manifests {
+		if err != nil {
+			return err
 		}
 		group.Go(func() error {
-			outcomes[i] = s.write(ctx, m)
+			o := s.write(ctx, m)
+			noting.Lock()
+			defer noting.Unlock()
+			s.note(m, o)
 			return nil
 		})
 	}
-	_ = group.Wait() // what failed is in the outcomes
-	for i, m := range manifests {
-		if outcomes[i].tried {
-			s.note(m, outcomes[i])
-		}
-	}
+	_ = group.Wait() // what failed is noted
 	return ctx.Err()
 }
 
 // An outcome is what became of one manifest.
 type outcome struct {
-	tried    bool
 	changed  bool
 	refusal  *refusal         // why it is not in the store; nil if it is
 	warnings []*encrypt.Fault // about what was written
@@ -82,12 +97,20 @@ type outcome struct {
 
 func (s *Source) note(m encrypt.Manifest, o outcome) {
 	key := store.KeyOf(m.Object)
-	if o.refusal != nil {
-		s.refused[key] = o.refusal
+	s.changed = true
+	if r := o.refusal; r != nil {
+		if r.passes() {
+			r.pause = firstPause
+			if before := s.refused[key]; before != nil && before.pause > 0 {
+				r.pause = min(2*before.pause, longestPause)
+			}
+			r.next = s.deps.Now().Add(r.pause)
+		}
+		s.refused[key] = r
 		return
 	}
 	delete(s.refused, key)
-	delete(s.doomed, key)
+	s.spare(key)
 	s.owned[key] = struct{}{}
 	if !o.changed {
 		return
@@ -100,12 +123,17 @@ func (s *Source) note(m encrypt.Manifest, o outcome) {
 }
 
 // write changes nothing but the store: it runs beside others.
-func (s *Source) write(ctx context.Context, m encrypt.Manifest) outcome {
+func (s *Source) write(ctx context.Context, m encrypt.Manifest) (o outcome) {
 	refused := func(faults []*encrypt.Fault, err error) outcome {
-		return outcome{tried: true, refusal: &refusal{faults, err}}
+		return outcome{refusal: &refusal{faults: faults, failed: err}}
 	}
+	defer func() {
+		if r := recover(); r != nil {
+			o = refused(nil, s.panicked(r))
+		}
+	}()
 	key := store.KeyOf(m.Object)
-	if ns := s.config.Namespaces; len(ns) > 0 && !slices.Contains(ns, key.Namespace) {
+	if !s.mayDeliver(key.Namespace) {
 		return refused([]*encrypt.Fault{m.Fault("metadata.namespace", fmt.Errorf("%w: %s", ErrNamespace, key.Namespace))}, nil)
 	}
 	old, err := s.deps.Store.Get(ctx, key)
@@ -120,19 +148,19 @@ func (s *Source) write(ctx context.Context, m encrypt.Manifest) outcome {
 	if faults := s.open(m, old); len(faults) > 0 {
 		return refused(faults, nil)
 	}
-	o := *m.Object
-	o.Annotations = maps.Clone(o.Annotations)
-	if o.Annotations == nil {
-		o.Annotations = make(map[string]string, 1)
+	declared := *m.Object
+	declared.Annotations = maps.Clone(declared.Annotations)
+	if declared.Annotations == nil {
+		declared.Annotations = make(map[string]string, 1)
 	}
-	o.Annotations[v1alpha1.AnnotationPath] = m.File
-	changed, err := s.deps.Store.Apply(ctx, s.config.Name, &o)
+	declared.Annotations[v1alpha1.AnnotationPath] = m.File
+	changed, err := s.deps.Store.Apply(ctx, s.config.Name, &declared)
 	if errors.Is(err, store.ErrNotOwned) { // since we looked
 		return refused([]*encrypt.Fault{s.conflict(m, nil)}, nil)
 	} else if err != nil {
 		return refused(nil, err)
 	}
-	written := outcome{tried: true, changed: changed}
+	written := outcome{changed: changed}
 	if changed && old != nil {
 		written.warnings = rollbacks(m, old)
 	}
@@ -149,8 +177,12 @@ func (s *Source) conflict(m encrypt.Manifest, old *v1alpha1.EncryptedSecret) *en
 
 // open opens every value that is not, bound to the same place, in the store
 // already. What it opens is wiped at once: all it has to tell is that it opens.
-func (s *Source) open(m encrypt.Manifest, old *v1alpha1.EncryptedSecret) []*encrypt.Fault {
-	var faults []*encrypt.Fault
+func (s *Source) open(m encrypt.Manifest, old *v1alpha1.EncryptedSecret) (faults []*encrypt.Fault) {
+	defer func() {
+		if r := recover(); r != nil { // a value that breaks its reader is at fault
+			faults = []*encrypt.Fault{m.Fault("", s.panicked(r))}
+		}
+	}()
 	now := s.deps.Now()
 	for _, key := range slices.Sorted(maps.Keys(m.Object.Spec.EncryptedData)) {
 		sealed := m.Object.Spec.EncryptedData[key]
@@ -162,6 +194,9 @@ func (s *Source) open(m encrypt.Manifest, old *v1alpha1.EncryptedSecret) []*encr
 		clear(value)
 		if err != nil {
 			faults = append(faults, m.Fault(encrypt.DataField(key), err))
+			if len(faults) == maxObjectFaults {
+				break
+			}
 		}
 	}
 	return faults
@@ -184,41 +219,53 @@ func rollbacks(m encrypt.Manifest, old *v1alpha1.EncryptedSecret) []*encrypt.Fau
 	return warnings
 }
 
-// again tries what was refused once more, where that can help. Its error is
-// the store's.
+// again tries what was refused once more, where that can help and it is time.
+// Its error is the store's.
 func (s *Source) again(ctx context.Context) error {
 	if s.index.Revision() == "" {
 		return nil // what git declares is not known
 	}
-	all := s.retry.Swap(false)
-	var failed []error
-	for _, key := range keysOf(s.refused) {
-		ref := sync.ObjectRef(key)
-		if !s.index.Declares(ref) {
+	all, now := s.retry.Swap(false), s.deps.Now()
+	var due []sync.ObjectRef
+	for key, r := range s.refused {
+		switch ref := sync.ObjectRef(key); {
+		case !s.index.Declares(ref):
 			delete(s.refused, key)
-			continue
-		}
-		if s.refused[key].passes(all) {
-			m, ok, err := s.index.Manifest(ctx, s.mirror, ref)
-			if err != nil {
-				return err
-			}
-			if ok {
-				if err := s.deliver(ctx, m); err != nil {
-					return err
-				}
-			}
-		}
-		if r := s.refused[key]; r != nil && r.failed != nil {
-			failed = append(failed, fmt.Errorf("%s: %w", key, r.failed))
+			s.changed = true
+		case all || r.due(now):
+			due = append(due, ref)
 		}
 	}
-	for _, key := range keysOf(s.warned) {
+	for key := range s.warned {
 		if !s.index.Declares(sync.ObjectRef(key)) {
 			delete(s.warned, key)
+			s.changed = true
 		}
 	}
+	if len(due) > 0 {
+		if err := s.deliver(ctx, s.index.Manifests(ctx, s.mirror, due)); err != nil {
+			if all {
+				s.retry.Store(true)
+			}
+			return err
+		}
+	}
+	var failed []error
+	for _, key := range keysOf(s.failures()) {
+		failed = append(failed, fmt.Errorf("%s: %w", key, s.refused[key].failed))
+	}
 	return several(failed)
+}
+
+// failures returns the refusals that are not the fault of what was refused.
+func (s *Source) failures() map[store.Key]*refusal {
+	failures := make(map[store.Key]*refusal)
+	for key, r := range s.refused {
+		if r.failed != nil {
+			failures[key] = r
+		}
+	}
+	return failures
 }
 
 // several returns the first of many errors, which are most often one and the

@@ -188,6 +188,9 @@ func TestWhatWasDeletedWhileSafeWasAway(t *testing.T) {
 	e.commit(map[string]string{"c.yaml": "vsecm.com/: ["}, "b.yaml") // gone, and faulty
 	e.start()
 	e.sync()
+	e.wantStored("shop/a{k=v} shop/b{k=v} shop/c{k=v}") // b may be in the faulty file
+	e.commit(map[string]string{"c.yaml": e.seal("shop", "c", "k=v")})
+	e.sync()
 	e.wantStored("shop/a{k=v} shop/c{k=v}")
 }
 

@@ -69,6 +69,8 @@ var reasons = []struct {
 	name string
 }{
 	{sync.ErrRewound, "rewound"},
+	{ErrUnrecorded, "unrecorded"},
+	{ErrPanic, "panic"},
 	{sync.ErrNoBranch, "no_branch"},
 	{sync.ErrNoRepository, "no_repository"},
 	{sync.ErrAuthentication, "authentication"},

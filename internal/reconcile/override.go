@@ -13,10 +13,12 @@ var ErrNothingWaits = errors.New("no source waits for a word on this revision")
 // names one revision, and is good for nothing else; a restart before it was
 // followed forgets it.
 type Override struct {
-	// AllowDeletions lets the deletions be done that wait at this revision.
+	// AllowDeletions lets the deletions be done that wait at this revision,
+	// whatever they wait for.
 	AllowDeletions sync.Revision
 	// AcceptRewrite lets the branch go to this revision, which does not descend
-	// from the one that was applied.
+	// from the one that was applied, or whose descent is not known because the
+	// record of that is lost: [ErrUnrecorded].
 	AcceptRewrite sync.Revision
 }
 
@@ -26,13 +28,13 @@ func (s *Source) Override(o Override) bool {
 	s.round.Lock()
 	defer s.round.Unlock()
 	waited := false
-	if o.AllowDeletions != "" && s.window.Waiting && s.index.Revision() == o.AllowDeletions {
+	if o.AllowDeletions != "" && s.waits != "" && s.index.Revision() == o.AllowDeletions {
 		s.allowed, waited = o.AllowDeletions, true
 		s.log.Warn("deletions were allowed", "revision", o.AllowDeletions, "objects", len(s.doomed))
 	}
 	if o.AcceptRewrite != "" && s.rewound == o.AcceptRewrite {
 		s.accepted, waited = o.AcceptRewrite, true
-		s.log.Warn("a rewritten history was accepted", "revision", o.AcceptRewrite, "applied", s.applied.Revision)
+		s.log.Warn("a rewritten or unknown history was accepted", "revision", o.AcceptRewrite, "applied", s.applied.Revision)
 	}
 	return waited
 }

@@ -259,7 +259,7 @@ func TestPromise04_AValueSealedForAnotherPlaceIsNotApplied(t *testing.T) {
 			t.Errorf("%s: %+v", name, st)
 		}
 		e.wantStored("shop/db{password=one user=u}")
-		e.commit(map[string]string{"db.yaml": db, "evil.yaml": ""})
+		e.commit(map[string]string{"db.yaml": db, "notes.txt": name}, "evil.yaml")
 		if st := e.sync(); st.Faults.Total != 0 {
 			t.Errorf("%s, repaired: %+v", name, st.Faults)
 		}
@@ -349,6 +349,8 @@ func TestAnObjectOfAnotherOwnerIsLeftAlone(t *testing.T) {
 	if err := e.store.Delete(ctx, "shop.other", store.Key{Namespace: "shop", Name: "db"}); err != nil {
 		t.Fatal(err)
 	}
+	e.wantFaults(e.sync(), "shop.other", "db.yaml:3 metadata.name") // not asked all the time
+	e.now = e.now.Add(10 * time.Second)
 	e.wantFaults(e.sync(), "")
 	e.wantStored("shop/a{k=v} shop/db{k=ours}")
 }

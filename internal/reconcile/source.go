@@ -9,6 +9,35 @@
 // Killed between any two of these steps, a source loses nothing. The first
 // round of a process compares everything with the store, which is cheap, for
 // what is equal is neither opened nor written.
+//
+// # Deletions
+//
+// A secret is deleted when no file declares it any more: its document or its
+// file was removed. A file that is still there and holds no manifest now is a
+// fault and deletes nothing. Deletions are rarely urgent and hard to undo, so
+// they wait, listed in the status with the reason, in three cases:
+//
+//   - Faults. As long as anything in the source is at fault, is refused, or
+//     cannot be read though it may hold manifests, that may be what seems to be
+//     gone: moved or renamed with a mistake in it. The rule asks neither how
+//     old a fault is nor whether it has to do with the object, so that it needs
+//     no memory and a restart changes nothing. Links and submodules do not
+//     count, but keep what they replaced.
+//   - The brake. More than ten deletions within 24 hours that would leave less
+//     than half of what there was, or any that would leave nothing.
+//   - The configuration. Objects that lie outside of the source's path or
+//     namespaces since those were narrowed: git has not let go of them.
+//
+// [Override.AllowDeletions] lifts all three for one revision. The first ends by
+// itself with the last fault, the others with the objects declared again and
+// covered.
+//
+// # What a source remembers
+//
+// The journal says which revision was applied, and a branch that does not
+// descend from it is refused. The record is written before the first object
+// is; so objects without a record mean that it was lost, and then too nothing
+// is applied until [Override.AcceptRewrite] names the revision.
 package reconcile
 
 import (
@@ -17,6 +46,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	gosync "sync"
@@ -95,6 +126,7 @@ type Source struct {
 	refused map[store.Key]*refusal
 	warned  map[store.Key][]*encrypt.Fault
 	doomed  map[store.Key]struct{} // declared no longer, and still there
+	strays  map[store.Key]struct{} // doomed by the configuration
 	window  store.Deletions
 	// What an operator said, and what is waiting to be accepted: [Override].
 	allowed, accepted, rewound sync.Revision
@@ -103,6 +135,8 @@ type Source struct {
 	skipped map[sync.Skip]bool        // the skips that were logged
 
 	pruneFailed bool
+	waits       string // what deletions wait for
+	changed     bool   // whether the lists of the status may be out of date
 
 	mu     gosync.Mutex // guards status
 	status Status
@@ -114,6 +148,11 @@ func New(config Config, dir string, deps Deps) (*Source, error) {
 	if reasons := validation.IsValidLabelValue(config.Name); config.Name == "" || len(reasons) > 0 {
 		return nil, fmt.Errorf("source %q: its objects cannot bear that name: %s", config.Name, strings.Join(reasons, "; "))
 	}
+	path, err := sync.CleanPath(config.Path)
+	if err != nil {
+		return nil, fmt.Errorf("source %s: %w", config.Name, err)
+	}
+	config.Path = path
 	mirror, err := sync.OpenMirror(dir, config.Remote, config.Limits)
 	if err != nil {
 		return nil, fmt.Errorf("source %s: %w", config.Name, err)
@@ -126,20 +165,29 @@ func New(config Config, dir string, deps Deps) (*Source, error) {
 		config.Interval, longest = cmp.Or(config.Interval, DefaultLocalInterval), longestLocalDelay
 	}
 	config.Interval = cmp.Or(config.Interval, DefaultInterval)
-	return &Source{
-		config:  config,
-		deps:    deps,
-		log:     deps.Log.With("source", config.Name),
-		poller:  sync.NewPoller(config.Interval, longest),
-		mirror:  mirror,
-		index:   sync.NewIndex(config.Path),
-		owned:   make(map[store.Key]struct{}),
-		refused: make(map[store.Key]*refusal),
-		warned:  make(map[store.Key][]*encrypt.Fault),
-		doomed:  make(map[store.Key]struct{}),
-		told:    make(map[string]*encrypt.Fault),
-		status:  Status{Source: config.Name, URL: config.Remote.URL, Branch: config.Remote.Branch},
-	}, nil
+	s := &Source{
+		config: config,
+		deps:   deps,
+		log:    deps.Log.With("source", config.Name),
+		poller: sync.NewPoller(config.Interval, longest),
+		mirror: mirror,
+		told:   make(map[string]*encrypt.Fault),
+		status: Status{Source: config.Name, URL: config.Remote.URL, Branch: config.Remote.Branch},
+	}
+	s.forget()
+	return s, nil
+}
+
+// forget makes the next round the first: it learns everything anew.
+func (s *Source) forget() {
+	s.started = false
+	s.index = sync.NewIndex(s.config.Path)
+	s.owned = make(map[store.Key]struct{})
+	s.refused = make(map[store.Key]*refusal)
+	s.warned = make(map[store.Key][]*encrypt.Fault)
+	s.doomed = make(map[store.Key]struct{})
+	s.strays = make(map[store.Key]struct{})
+	s.changed = true
 }
 
 // Close frees what the source holds open, once Run has ended.
@@ -184,9 +232,36 @@ func (s *Source) Sync(ctx context.Context) error {
 	s.round.Lock()
 	defer s.round.Unlock()
 	start := s.deps.Now()
-	seen, err := s.turn(ctx)
+	seen, err := s.contained(ctx)
 	s.report(start, seen, err)
 	return err
+}
+
+// ErrPanic says that a round, or one value of it, made our code panic, which
+// is a defect of ours. The log says where.
+var ErrPanic = errors.New("an internal error, which is in the log")
+
+// contained does a round that ends in an error where it would have ended the
+// process, and other sources with it, again and again.
+func (s *Source) contained(ctx context.Context) (seen sync.Revision, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = s.panicked(r)
+			s.forget()
+		}
+	}()
+	return s.turn(ctx)
+}
+
+// panicked logs where a panic came from. What it says may hold anything, so
+// only the runtime's own words are logged.
+func (s *Source) panicked(r any) error {
+	what := fmt.Sprintf("%T", r)
+	if err, ok := r.(runtime.Error); ok {
+		what = err.Error()
+	}
+	s.log.Error("panic", "panic", what, "stack", string(debug.Stack()))
+	return ErrPanic
 }
 
 // turn does the steps of a round, in their order.
@@ -199,7 +274,11 @@ func (s *Source) turn(ctx context.Context) (sync.Revision, error) {
 		err = s.advance(ctx, seen)
 	}
 	// Whatever was refused may be right by now, also while the remote is away.
-	return seen, errors.Join(err, s.again(ctx), s.prune(ctx), s.remember(err))
+	errs := []error{err, s.again(ctx)}
+	if err == nil { // what is gone is only known of the branch as it stands
+		errs = append(errs, s.prune(ctx))
+	}
+	return seen, errors.Join(append(errs, s.remember(err))...)
 }
 
 // start finds out where the source stands, once in a process.
@@ -246,11 +325,35 @@ func (s *Source) advance(ctx context.Context, seen sync.Revision) error {
 	if err != nil {
 		return err
 	}
+	if err := s.begin(seen); err != nil {
+		return err
+	}
 	s.index.Commit(plan)
+	s.changed = true
 	if err := s.carryOut(ctx, plan, first); err != nil {
 		s.index = sync.NewIndex(s.config.Path) // the next round does it all over again
 		return err
 	}
+	return nil
+}
+
+// ErrUnrecorded says that objects of the source stand in the store, but the
+// record of the revision that they are of is lost. The branch may have been
+// rewritten meanwhile, so nothing is applied until an operator accepts it.
+var ErrUnrecorded = errors.New("the record of the revision that was applied is lost")
+
+// begin records, before the first object of the source is written, which
+// revision that is of: from then on the branch may only grow from there. That
+// it was never completed shows in the missing time.
+func (s *Source) begin(seen sync.Revision) error {
+	if s.applied.Revision != "" {
+		return nil
+	}
+	begun := store.SourceState{Revision: string(seen), Deletions: s.window}
+	if err := s.deps.Journal.Save(s.config.Name, begun); err != nil {
+		return err
+	}
+	s.applied = begun
 	return nil
 }
 
@@ -260,6 +363,10 @@ func (s *Source) fastForward(ctx context.Context, seen sync.Revision) error {
 	s.rewound = ""
 	if seen == s.accepted {
 		return nil
+	}
+	if s.applied.Revision == "" && len(s.owned) > 0 {
+		s.rewound = seen
+		return fmt.Errorf("%w: %d objects were delivered, and whether %s descends from their revision cannot be told", ErrUnrecorded, len(s.owned), seen)
 	}
 	for _, from := range slices.Compact([]sync.Revision{sync.Revision(s.applied.Revision), s.index.Revision()}) {
 		err := s.mirror.FastForward(ctx, from, seen)
@@ -288,18 +395,17 @@ func (s *Source) carryOut(ctx context.Context, plan *sync.Plan, first bool) erro
 	if err := s.brake(); err != nil {
 		return err
 	}
-	return s.deliver(ctx, plan.Upserts...)
+	return s.deliver(ctx, plan.Upserts(ctx, s.mirror))
 }
 
 // remember journals the revision, when nothing is left to be done for it, and
 // what was deleted.
 func (s *Source) remember(err error) error {
 	at := s.index.Revision()
-	done := err == nil && at != "" && !s.pruneFailed &&
-		!slices.ContainsFunc(keysOf(s.refused), func(k store.Key) bool { return s.refused[k].failed != nil })
+	done := err == nil && at != "" && !s.pruneFailed && len(s.failures()) == 0
 	next := s.applied
 	next.Deletions = s.window
-	if done && string(at) != next.Revision {
+	if done && (string(at) != next.Revision || next.AppliedAt.IsZero()) {
 		next.Revision, next.AppliedAt = string(at), s.deps.Now().UTC()
 	}
 	if next.Revision == "" || next == s.applied {
@@ -308,7 +414,7 @@ func (s *Source) remember(err error) error {
 	if err := s.deps.Journal.Save(s.config.Name, next); err != nil {
 		return err
 	}
-	if next.Revision != s.applied.Revision {
+	if next.AppliedAt != s.applied.AppliedAt {
 		s.log.Info("applied", "revision", at, "objects", len(s.owned))
 	}
 	s.applied = next

@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -10,8 +11,15 @@ import (
 	"github.com/vsecm/kubectl-vsecm/pkg/sync"
 )
 
-// maxListed bounds each list of a status; its total says how many there are.
-const maxListed = 100
+const (
+	// maxListed bounds each list of a status; its total says how many there
+	// are.
+	maxListed = 100
+	// maxTold bounds the faults that are compared with those of the round
+	// before, and maxLogged those of them, new or gone, that one round logs.
+	maxTold   = 1000
+	maxLogged = 100
+)
 
 // A Status tells how a source fares.
 type Status struct {
@@ -19,7 +27,8 @@ type Status struct {
 	URL    string `json:"url"`
 	Branch string `json:"branch"`
 
-	// Revision was applied, at AppliedAt; Seen is where the branch is.
+	// Revision was applied, at AppliedAt; Seen is where the branch is. Both
+	// of the former are empty until a first revision was applied whole.
 	Revision  string    `json:"revision,omitempty"`
 	AppliedAt time.Time `json:"appliedAt,omitzero"`
 	Seen      string    `json:"seen,omitempty"`
@@ -41,10 +50,14 @@ type Status struct {
 	// Skips are the paths that are not read.
 	Skips List[sync.Skip] `json:"skips"`
 	// PendingDeletions are the objects, NAMESPACE/NAME, that git no longer
-	// declares and that still stand: because the source does not prune, or,
-	// where Braked says so, because they are too many to be deleted unasked.
+	// declares and that still stand: because the source does not prune, or
+	// for the reason that DeletionsWait gives: [WaitsForBrake],
+	// [WaitsForFaults] or [WaitsForConfiguration].
 	PendingDeletions List[string] `json:"pendingDeletions"`
-	Braked           bool         `json:"braked,omitempty"`
+	DeletionsWait    string       `json:"deletionsWait,omitempty"`
+	// Braked says that the brake on mass deletion is on: it stays on until
+	// the files are back or somebody allows the deletions.
+	Braked bool `json:"braked,omitempty"`
 }
 
 // A List is the beginning of a list and how long all of it is.
@@ -87,34 +100,23 @@ func (s *Source) Status() Status {
 // nowhere else.
 func (s *Source) report(start time.Time, seen sync.Revision, err error) {
 	now := s.deps.Now()
-	faults := s.index.Faults()
-	for _, key := range keysOf(s.refused) {
-		faults = append(faults, s.refused[key].faults...)
-	}
-	sync.SortFaults(faults)
-	var warnings []*encrypt.Fault
-	for _, key := range keysOf(s.warned) {
-		warnings = append(warnings, s.warned[key]...)
-	}
-	var pending []string
-	for _, key := range keysOf(s.doomed) {
-		pending = append(pending, key.String())
-	}
-
 	s.mu.Lock()
 	st := s.status
 	s.mu.Unlock()
 	before := st.Error
-	st.Revision, st.AppliedAt = s.applied.Revision, s.applied.AppliedAt
+	if !s.applied.AppliedAt.IsZero() { // otherwise it was only begun
+		st.Revision, st.AppliedAt = s.applied.Revision, s.applied.AppliedAt
+	}
 	if seen != "" {
 		st.Seen = string(seen)
 	}
 	st.LastAttempt = start
 	st.Objects, st.SkippedDocuments = len(s.owned), s.index.Skipped()
-	st.Faults, st.Warnings = faultsOf(faults), faultsOf(warnings)
-	skips := s.index.Skips()
-	st.Skips, st.PendingDeletions = listOf(skips), listOf(pending)
-	st.Braked = s.window.Waiting
+	st.Braked, st.DeletionsWait = s.window.Waiting, s.waits
+	if s.changed && s.index.Revision() != "" { // of an index without a revision nothing is known
+		s.list(&st)
+		s.changed = false
+	}
 	switch {
 	case err == nil:
 		st.LastSuccess, st.Error = now, ""
@@ -132,40 +134,96 @@ func (s *Source) report(start time.Time, seen sync.Revision, err error) {
 			s.log.Error("sync failed", "error", st.Error, "seen", st.Seen, "applied", st.Revision)
 		}
 	}
-	s.tell(slices.Concat(faults, warnings))
-	s.tellSkips(skips)
 	s.deps.Metrics.observe(st, now.Sub(start), err)
 }
 
-// tell logs every fault once when it appears and once when it is gone.
+// list brings the lists of a status up to date, and logs how they changed.
+func (s *Source) list(st *Status) {
+	faults, total := s.index.Faults(), s.index.FaultCount()
+	for _, key := range keysOf(s.refused) {
+		r := s.refused[key]
+		faults = append(faults, r.faults[:min(len(r.faults), max(0, maxTold-len(faults)))]...)
+		total += len(r.faults)
+	}
+	sync.SortFaults(faults)
+	st.Faults = faultsOf(faults)
+	st.Faults.Total = total
+
+	var warnings []*encrypt.Fault
+	for _, key := range keysOf(s.warned) {
+		warnings = append(warnings, s.warned[key]...)
+	}
+	st.Warnings = faultsOf(warnings)
+
+	var pending []string
+	for _, key := range keysOf(s.doomed) {
+		pending = append(pending, key.String())
+	}
+	st.PendingDeletions = listOf(pending)
+
+	skips := s.index.Skips()
+	st.Skips = listOf(skips)
+	s.tell(slices.Concat(faults, warnings[:min(len(warnings), maxTold)]))
+	s.tellSkips(skips[:min(len(skips), maxTold)])
+}
+
+// A budget is what may still be logged of one kind.
+type budget struct{ left, dropped int }
+
+func (b *budget) take() bool {
+	if b.left == 0 {
+		b.dropped++
+		return false
+	}
+	b.left--
+	return true
+}
+
+// close logs how much was not.
+func (b *budget) close(log *slog.Logger) {
+	if b.dropped > 0 {
+		log.Warn("more changes of faults and skips than are logged", "dropped", b.dropped)
+	}
+}
+
+// tell logs faults once when they appear and once when they are gone.
 func (s *Source) tell(faults []*encrypt.Fault) {
+	b := budget{left: maxLogged}
+	defer func() { b.close(s.log) }()
 	now := make(map[string]*encrypt.Fault, len(faults))
 	for _, f := range faults {
 		text := f.Error()
-		if _, told := s.told[text]; !told && now[text] == nil {
-			s.log.Warn("fault", "file", f.File, "line", f.Line, "field", f.Field, "namespace", f.Namespace, "name", f.Name, "error", f.Err)
+		if _, told := s.told[text]; !told && now[text] == nil && b.take() {
+			attrs := []any{"file", f.File, "line", f.Line, "field", f.Field, "namespace", f.Namespace, "name", f.Name, "error", f.Err}
+			var panicked *sync.PanicError
+			if errors.As(f, &panicked) {
+				attrs = append(attrs, "stack", string(panicked.Stack))
+			}
+			s.log.Warn("fault", attrs...)
 		}
 		now[text] = f
 	}
 	for text, f := range s.told {
-		if now[text] == nil {
+		if now[text] == nil && b.take() {
 			s.log.Info("fault is gone", "file", f.File, "line", f.Line, "field", f.Field, "namespace", f.Namespace, "name", f.Name)
 		}
 	}
 	s.told = now
 }
 
-// tellSkips logs every path that is not read, once, and when it is again.
+// tellSkips logs paths that are not read, once, and when they are again.
 func (s *Source) tellSkips(skips []sync.Skip) {
+	b := budget{left: maxLogged}
+	defer func() { b.close(s.log) }()
 	now := make(map[sync.Skip]bool, len(skips))
 	for _, skip := range skips {
 		now[skip] = true
-		if !s.skipped[skip] {
+		if !s.skipped[skip] && b.take() {
 			s.log.Warn("path is not read", "file", skip.Path, "reason", skip.Reason)
 		}
 	}
 	for skip := range s.skipped {
-		if !now[skip] {
+		if !now[skip] && b.take() {
 			s.log.Info("path is read again, or gone", "file", skip.Path)
 		}
 	}

@@ -31,6 +31,13 @@ type Skip struct {
 	Reason string `json:"reason"`
 }
 
+// Reasons of skips that mean more than that something is not read.
+const (
+	skipAbsent    = "there is no such directory"
+	skipLink      = "symbolic link"
+	skipSubmodule = "submodule"
+)
+
 // A ChangeSet is what changed below a path between two revisions.
 type ChangeSet struct {
 	// From is the older revision; zero when Changes holds every file that
@@ -51,7 +58,7 @@ type ChangeSet struct {
 // own walkers take a directory that is missing for an empty one, without an
 // error; here that would delete everything that it held.)
 func (m *Mirror) Changes(ctx context.Context, from, to Revision, dir string) (*ChangeSet, error) {
-	dir, err := cleanDir(dir)
+	dir, err := CleanPath(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +92,7 @@ func (m *Mirror) Changes(ctx context.Context, from, to Revision, dir string) (*C
 			return err
 		}
 		if newRoot.isZero() {
-			d.changes = append(d.changes, Change{Path: dir, Skip: "there is no such directory"})
+			d.changes = append(d.changes, Change{Path: dir, Skip: skipAbsent})
 		} else if cs.From != "" && oldRoot.isZero() {
 			d.changes = append(d.changes, Change{Path: dir, Removed: true})
 		}
@@ -102,8 +109,10 @@ func (m *Mirror) Changes(ctx context.Context, from, to Revision, dir string) (*C
 	return cs, nil
 }
 
-// cleanDir normalises a configured path.
-func cleanDir(dir string) (string, error) {
+// CleanPath returns a path below the repository's root without what is
+// superfluous in it; empty for all of the repository. One that climbs, or that
+// no file could be read from, is an error.
+func CleanPath(dir string) (string, error) {
 	clean := strings.TrimPrefix(path.Clean("/"+dir), "/")
 	for name := range strings.SplitSeq(dir, "/") {
 		if name == ".." {
@@ -256,9 +265,9 @@ func (d *differ) entry(before, after node, dir, name string, depth int) error {
 	classify := func(n node) (skip string, counts bool) {
 		switch n.kind {
 		case kindSymlink:
-			return "symbolic link", true
+			return skipLink, true
 		case kindSubmodule:
-			return "submodule", true
+			return skipSubmodule, true
 		case kindDir:
 			return fmt.Sprintf("directories nest deeper than %d", d.depth), true
 		case kindOther:

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"iter"
+	"maps"
 	"slices"
 
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
@@ -18,16 +20,9 @@ func (x *Index) Declares(ref ObjectRef) bool {
 	return len(x.claims[ref]) == 1 && !disputed
 }
 
-// Keeps reports whether an object that was once delivered from a file at path
-// has to stay: because it is declared, or disputed, or because a faulty file
-// may be what declares it.
-func (x *Index) Keeps(ref ObjectRef, path string) bool {
-	if len(x.claims[ref]) > 0 || len(x.held[ref]) > 0 {
-		return true
-	}
-	_, faulty := x.faulty[path]
-	return faulty
-}
+// Keeps reports whether an object has to stay: because it is declared, or
+// disputed, or because a file may only fail to declare it.
+func (x *Index) Keeps(ref ObjectRef) bool { return len(x.claims[ref]) > 0 || len(x.held[ref]) > 0 }
 
 // Objects returns how many objects are declared.
 func (x *Index) Objects() int { return len(x.claims) }
@@ -47,47 +42,95 @@ func (x *Index) Declared() []ObjectRef {
 	return refs
 }
 
-// Manifest reads the document that declares an object once more, as it stands
-// in the index's revision; ok is false where there is none, or more than one.
-func (x *Index) Manifest(ctx context.Context, m *Mirror, ref ObjectRef) (manifest encrypt.Manifest, ok bool, err error) {
-	if err := ctx.Err(); err != nil || !x.Declares(ref) {
-		return encrypt.Manifest{}, false, err
-	}
-	path := x.claims[ref][0]
-	p := &Plan{project: x.project}
-	_, objects, err := p.read(m, Change{Path: path, blob: x.files[path].blob})
-	if err != nil {
-		return encrypt.Manifest{}, false, err
-	}
-	for _, o := range objects {
-		if refOf(o) == ref {
-			return o, true, nil
+// Manifests yields the documents that declare these objects once more, file by
+// file, as they stand in the index's revision. An object that no document
+// declares, or more than one, is left out. After an error there is nothing
+// more.
+func (x *Index) Manifests(ctx context.Context, m *Mirror, refs []ObjectRef) iter.Seq2[encrypt.Manifest, error] {
+	w := make(wanted)
+	for _, ref := range refs {
+		if x.Declares(ref) {
+			for path := range x.claims[ref] {
+				w.add(path, x.files[path].blob, ref)
+			}
 		}
 	}
-	return encrypt.Manifest{}, false, nil
+	return x.newPlan(m).each(ctx, m, w)
 }
 
 // Faults returns what is wrong with the files of the index's revision, by
-// file and line.
+// file and line: all of it up to 1,000 faults, and then the first ones.
+// [Index.FaultCount] is how many there are.
 func (x *Index) Faults() []*encrypt.Fault {
 	faults := slices.Clone(x.blamed)
-	for path := range x.faulty {
-		faults = append(faults, x.files[path].faults...)
+	for _, path := range slices.Sorted(maps.Keys(x.faulty)) {
+		if len(faults) >= maxFaults {
+			break
+		}
+		f := x.files[path]
+		faults = append(faults, f.faults...)
+		if f.emptied {
+			faults = append(faults, emptied(path, f.held))
+		}
 	}
-	for ref := range x.disputed {
-		faults = append(faults, x.dispute(ref)...)
+	for _, ref := range slices.SortedFunc(maps.Keys(x.disputed), compareRefs) {
+		if len(faults) >= maxFaults {
+			break
+		}
+		faults = append(faults, x.dispute(ref, maxFaults-len(faults))...)
 	}
 	SortFaults(faults)
-	return faults
+	return faults[:min(len(faults), maxFaults)]
 }
 
-// dispute blames every document for an object but the first.
-func (x *Index) dispute(ref ObjectRef) []*encrypt.Fault {
+// FaultCount returns how many faults the files have.
+func (x *Index) FaultCount() int {
+	n := len(x.blamed)
+	for path := range x.faulty {
+		n += x.files[path].total
+		if x.files[path].emptied {
+			n++
+		}
+	}
+	for ref := range x.disputed {
+		n += x.claims.outside(ref, nil) - 1
+	}
+	return n
+}
+
+// Unclear reports whether there is a file of which it is not known what it
+// declares, or a fault: an object that seems to be gone may be in there. Links
+// and submodules are not meant: they are never read, and what they replaced
+// they hold.
+func (x *Index) Unclear() bool {
+	if len(x.blamed) > 0 || len(x.disputed) > 0 {
+		return true
+	}
+	for path := range x.faulty {
+		if !x.files[path].isLink() {
+			return true
+		}
+	}
+	return false
+}
+
+func emptied(path string, held []ObjectRef) *encrypt.Fault {
+	held = slices.SortedFunc(slices.Values(held), compareRefs)
+	what := held[0].String()
+	if more := len(held) - 1; more > 0 {
+		what = fmt.Sprintf("%s and %d more", what, more)
+	}
+	return &encrypt.Fault{
+		File: path, Line: 1, Namespace: held[0].Namespace, Name: held[0].Name,
+		Err: fmt.Errorf("declared %s before, and %w; delete the file to delete the secret", what, ErrEmptied),
+	}
+}
+
+// dispute blames every document for an object but the first, up to limit.
+func (x *Index) dispute(ref ObjectRef, limit int) []*encrypt.Fault {
 	var faults []*encrypt.Fault
-	paths := slices.Clone(x.claims[ref])
-	slices.Sort(paths)
 	first := ""
-	for _, path := range slices.Compact(paths) {
+	for _, path := range slices.Sorted(maps.Keys(x.claims[ref])) {
 		for _, c := range x.files[path].claims {
 			if c.ref != ref {
 				continue
@@ -95,6 +138,9 @@ func (x *Index) dispute(ref ObjectRef) []*encrypt.Fault {
 			if first == "" {
 				first = fmt.Sprintf("%s:%d", path, c.line)
 				continue
+			}
+			if len(faults) == limit {
+				return faults
 			}
 			faults = append(faults, &encrypt.Fault{
 				File: path, Line: c.line, Field: "metadata.name", Namespace: ref.Namespace, Name: ref.Name,
@@ -105,13 +151,20 @@ func (x *Index) dispute(ref ObjectRef) []*encrypt.Fault {
 	return faults
 }
 
-// Skips returns the paths that are not read, in order.
+// Skips returns the paths that are not read, in order. A link or submodule
+// says what it keeps.
 func (x *Index) Skips() []Skip {
 	var skips []Skip
 	for path := range x.faulty {
-		if f := x.files[path]; f.skip != "" {
-			skips = append(skips, Skip{path, f.skip})
+		f := x.files[path]
+		if f.skip == "" {
+			continue
 		}
+		reason := f.skip
+		if n := len(f.held); n > 0 {
+			reason = fmt.Sprintf("%s; what was declared there stays (%d, such as %s)", reason, n, slices.MinFunc(f.held, compareRefs))
+		}
+		skips = append(skips, Skip{path, reason})
 	}
 	slices.SortFunc(skips, func(a, b Skip) int { return cmp.Compare(a.Path, b.Path) })
 	return skips

@@ -263,7 +263,7 @@ func TestDamagedMirrorIsBuiltAgain(t *testing.T) {
 					if err != nil {
 						return "", err
 					}
-					return render(p), nil
+					return render(t, p, m), nil
 				}
 				got, err := round()
 				if err != nil { // noticed only now

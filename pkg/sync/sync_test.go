@@ -94,12 +94,16 @@ func step(t *testing.T, x *sync.Index, m *sync.Mirror, to sync.Revision) string 
 		t.Fatalf("plan: %v", err)
 	}
 	x.Commit(p)
-	return render(p)
+	return render(t, p, m)
 }
 
-func render(p *sync.Plan) string {
+func render(t *testing.T, p *sync.Plan, m *sync.Mirror) string {
+	t.Helper()
 	var out []string
-	for _, u := range p.Upserts {
+	for u, err := range p.Upserts(context.Background(), m) {
+		if err != nil {
+			t.Fatal(err)
+		}
 		out = append(out, fmt.Sprintf("+%s/%s=%s", u.Object.Namespace, u.Object.Name, u.Object.Spec.EncryptedData["password"]))
 	}
 	for _, d := range p.Deletes {
