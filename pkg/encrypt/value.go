@@ -422,10 +422,11 @@ func headerSize(raw []byte) (int, error) {
 }
 
 // malformed is [ErrMalformed] with what age had to say. age quotes lines of the
-// header, which somebody else wrote: they are cut short.
+// header, which somebody else wrote: they are cut short. Below the first line it gives
+// advice about programs that are not this one.
 func malformed(err error) error {
 	const most = 160
-	text := err.Error()
+	text, _, _ := strings.Cut(err.Error(), "\n")
 	if len(text) > most {
 		text = strings.ToValidUTF8(text[:most], "") + "…"
 	}
