@@ -52,7 +52,7 @@ func TestPackOfDeltasTakesNoMoreDiskThanItHas(t *testing.T) {
 	dir := t.TempDir()
 	m := open(t, dir, sync.Remote{URL: server.URL + "/r.git"}, sync.Limits{})
 	good := fetch(t, m, repo.Commit(map[string]string{"a.yaml": "1"}))
-	const size = 1 << 20
+	const size = 512 << 10
 	files := variants(t, 20, size)
 	files["b.yaml"] = "1"
 	tip := repo.Commit(files)
@@ -71,13 +71,13 @@ func TestPackOfDeltasTakesNoMoreDiskThanItHas(t *testing.T) {
 
 func TestPackThatInflatesToTooMuchIsRefused(t *testing.T) {
 	eachSource(t, func(t *testing.T, repo *gitserver.Repo, remote sync.Remote, dir string) {
-		m := open(t, dir, remote, sync.Limits{InflatedBytes: 10 << 20})
+		m := open(t, dir, remote, sync.Limits{InflatedBytes: 4 << 20})
 		good := repo.Commit(map[string]string{"a.yaml": "1"})
 		fetch(t, m, good)
-		repo.Commit(variants(t, 20, 1<<20))
+		repo.Commit(variants(t, 20, 256<<10))
 		repo.Git("", "repack", "-adfq", "--window=30", "--depth=5")
 		fails(t, m, sync.ErrLimit)
-		if got := diskUse(t, dir); got > 1<<20 {
+		if got := diskUse(t, dir); got > 128<<10 {
 			t.Errorf("%d bytes stay behind", got)
 		}
 		if got := changes(t, m, "", sync.Revision(good), ""); got != "+ a.yaml" {
@@ -87,12 +87,12 @@ func TestPackThatInflatesToTooMuchIsRefused(t *testing.T) {
 }
 
 func TestMirrorDoesNotGrowByRewrittenHistory(t *testing.T) {
-	const limit = 2 << 20
+	const limit = 1 << 20
 	eachSource(t, func(t *testing.T, repo *gitserver.Repo, remote sync.Remote, dir string) {
 		m := open(t, dir, remote, sync.Limits{MirrorBytes: limit})
 		good := repo.Commit(map[string]string{"a.yaml": "1"})
 		fetch(t, m, good)
-		for range 20 {
+		for range 12 {
 			repo.SetHead(good)
 			fetch(t, m, repo.Commit(map[string]string{"junk.bin": noise(t, 300<<10)}))
 			if got := diskUse(t, dir); got > limit {

@@ -110,6 +110,44 @@ func TestIndexerAccountsForItsWork(t *testing.T) {
 	}
 }
 
+// Each file of the pack is a copy of the one before.
+func TestChainsOfDeltasAreBounded(t *testing.T) {
+	for _, test := range []struct {
+		depth int
+		want  error
+	}{{250, nil}, {251, ErrLimit}} {
+		store, f := testPack(t)
+		w, err := newPackWriter(f, store.zip)
+		data := []byte("a file")
+		if err == nil {
+			err = w.add(plumbing.ComputeHash(plumbing.BlobObject, data), plumbing.BlobObject, data)
+		}
+		back := w.size.n - int64(len(packFileHeader(0)))
+		for range test.depth {
+			if err != nil {
+				t.Fatal(err)
+			}
+			start := w.size.n
+			delta := []byte{byte(len(data)), byte(len(data)), 0x90, byte(len(data))} // lengths, and a copy of all
+			w.out.Write(append(packHeader(plumbing.OFSDeltaObject, len(delta)), byte(back)))
+			w.zip.Reset(w.out)
+			w.zip.Write(delta)
+			err = w.zip.Close()
+			w.count++
+			back = w.size.n - start
+		}
+		if _, err := w.finish(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Seek(0, 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := takeOver(context.Background(), store, f); !errors.Is(err, test.want) {
+			t.Errorf("depth %d: %v, want %v", test.depth, err, test.want)
+		}
+	}
+}
+
 func TestErrorsDoNotShowWhereAReaderGaveWay(t *testing.T) {
 	err := func() (err error) {
 		defer contain(&err)

@@ -42,8 +42,10 @@ type packEntry struct {
 }
 
 const (
-	// maxDeltaDepth is git's own ceiling (OE_DEPTH_BITS).
-	maxDeltaDepth = 4095
+	// maxDeltaDepth is the longest chain that any git packs by default. Its
+	// ceiling is 4095, and then reading one file of 2 MB from a pack that is
+	// kept as it is would mean to put together 8 GB.
+	maxDeltaDepth = 250
 	// resolveCacheBytes bounds the contents that are kept for the deltas
 	// that apply to them.
 	resolveCacheBytes = 32 << 20
@@ -279,7 +281,7 @@ func (x *indexer) hash(i int32) error {
 	}
 	e := &x.entries[i]
 	if e.depth > maxDeltaDepth {
-		return errors.New("delta chain is too long")
+		return fmt.Errorf("%w: more than %d deltas on each other; repack the repository with a lower depth", ErrLimit, maxDeltaDepth)
 	}
 	base := &x.entries[e.base]
 	e.typ = base.typ
