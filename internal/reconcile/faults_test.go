@@ -261,6 +261,7 @@ func TestSourcesThatCannotBe(t *testing.T) {
 	for name, change := range map[string]func(*reconcile.Config){
 		"no name":            func(c *reconcile.Config) { c.Name = "" },
 		"too long for label": func(c *reconcile.Config) { c.Name = "local." + strings.Repeat("x", 60) },
+		"a path that climbs": func(c *reconcile.Config) { c.Path = "a/../../b" },
 		"no branch":          func(c *reconcile.Config) { c.Remote.Branch = "" },
 	} {
 		config := e.config

@@ -31,12 +31,16 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // keys is a keyring that can be changed and counts how often it was asked.
 type keys struct {
-	ring  atomic.Pointer[unseal.Keyring]
-	asked atomic.Int32
+	ring   atomic.Pointer[unseal.Keyring]
+	asked  atomic.Int32
+	panics atomic.Bool
 }
 
 func (k *keys) Identity(id encrypt.KeyID) (age.Identity, bool) {
 	k.asked.Add(1)
+	if k.panics.Load() {
+		panic("something secret")
+	}
 	if ring := k.ring.Load(); ring != nil {
 		return ring.Identity(id)
 	}
@@ -65,6 +69,7 @@ type env struct {
 	store   *store.Dir
 	journal *store.Journal
 	source  *reconcile.Source
+	spy     spy
 	config  reconcile.Config
 	metrics *prometheus.Registry
 }
@@ -102,7 +107,7 @@ func (e *env) open(config reconcile.Config, dir string) *reconcile.Source {
 	e.t.Helper()
 	e.metrics = prometheus.NewRegistry()
 	source, err := reconcile.New(config, dir, reconcile.Deps{
-		Store: e.store, Journal: e.journal, Keys: &e.keys, Now: func() time.Time { return e.now },
+		Store: spyStore{e.store, &e.spy}, Journal: spyJournal{e.journal, &e.spy}, Keys: &e.keys, Now: func() time.Time { return e.now },
 		Log: e.logger, Metrics: reconcile.NewMetrics(e.metrics),
 	})
 	if err != nil {
