@@ -15,7 +15,8 @@ const maxDepth = 100
 // than the one around it, so that none stand deeper in each other than there are such columns.
 // Text of several lines can only add to them.
 func deepLine(data []byte) int {
-	var columns []bool // that were seen
+	data = bytes.TrimPrefix(data, []byte("\ufeff")) // the library does so, and counts no column
+	var columns []bool                              // that were seen
 	count, line := 0, 1
 	for len(data) > 0 {
 		end := bytes.IndexAny(data, "\r\n")

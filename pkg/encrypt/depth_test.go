@@ -68,6 +68,16 @@ func TestDeepFilesNeverReachTheLibrary(t *testing.T) {
 	}
 }
 
+func TestDepthIsExact(t *testing.T) {
+	for n, deep := range map[int]bool{maxDepth: false, maxDepth + 1: true} {
+		for _, start := range []string{"", "\ufeff", "# a\n", "---\n"} {
+			if line := deepLine([]byte(start + steps(n, 1, "a:"))); deep != (line > 0) {
+				t.Errorf("%q, then %d deep: line %d", start, n, line)
+			}
+		}
+	}
+}
+
 func TestDeepJSONIsRefused(t *testing.T) {
 	for n, deep := range map[int]bool{maxDepth: false, maxDepth + 1: true, 5000: true} {
 		for _, text := range []string{
@@ -97,33 +107,35 @@ func TestWhatPeopleWriteIsNotTooDeep(t *testing.T) {
 	}
 }
 
-// blockColumns calls f with the columns in which the block collections of a document
-// begin. Those with an anchor or tag begin before, for the library.
-func blockColumns(n *yaml.Node, f func(column int)) {
-	if (n.Kind == yaml.MappingNode || n.Kind == yaml.SequenceNode) && n.Style&(yaml.FlowStyle|yaml.TaggedStyle) == 0 && n.Anchor == "" {
-		f(n.Column - 1)
+// eachBlock calls f with every block collection of a document.
+func eachBlock(n *yaml.Node, f func(n *yaml.Node)) {
+	if (n.Kind == yaml.MappingNode || n.Kind == yaml.SequenceNode) && n.Style&yaml.FlowStyle == 0 {
+		f(n)
 	}
 	for _, c := range n.Content {
-		blockColumns(c, f)
+		eachBlock(c, f)
 	}
 }
 
 // checkColumns is what the bound stands on: no block collection begins where none could.
+// For the library one with an anchor or tag begins there, maybe lines before.
 func checkColumns(t *testing.T, data []byte) {
 	t.Helper()
+	data = bytes.TrimPrefix(data, []byte("\ufeff")) // as deepLine does
+	lines := strings.FieldsFunc(strings.NewReplacer("\r\n", "\n.", "\n", "\n.", "\r", "\n.").Replace("."+string(data)), func(r rune) bool { return r == '\n' })
 	seen := make(map[int]bool)
-	for _, line := range bytes.FieldsFunc(data, func(r rune) bool { return r == '\n' || r == '\r' }) {
-		eachStart(line, func(column int) bool { seen[column] = true; return true })
+	for _, line := range lines {
+		eachStart([]byte(line[1:]), func(column int) bool { seen[column] = true; return true })
 	}
-	d := yaml.NewDecoder(bytes.NewReader(bytes.TrimPrefix(data, []byte("\ufeff"))))
+	d := yaml.NewDecoder(bytes.NewReader(data))
 	for {
 		var doc yaml.Node
 		if decode1(d, &doc) != nil {
 			return
 		}
-		blockColumns(&doc, func(column int) {
-			if !seen[column] {
-				t.Errorf("%q: a block collection begins in column %d, which is not counted", data, column)
+		eachBlock(&doc, func(n *yaml.Node) {
+			if first := []rune(lines[n.Line-1])[n.Column]; !seen[n.Column-1] && first != '&' && first != '!' {
+				t.Errorf("%q: a block collection begins in column %d, which is not counted", data, n.Column-1)
 			}
 		})
 	}
