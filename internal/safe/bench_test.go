@@ -135,6 +135,7 @@ func BenchmarkProcess(b *testing.B) {
 				b.StopTimer()
 				w.sync()
 				w.applied(0)
+				time.Sleep(500 * time.Millisecond) // for Safe to give back what starting took
 				idle += w.memory(b, "VmRSS")
 				anonymous += w.memory(b, "RssAnon")
 				b.StartTimer()

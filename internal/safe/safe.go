@@ -139,6 +139,7 @@ func Run(ctx context.Context, cfg *config.Config, log *slog.Logger, auditLog io.
 	group, run := errgroup.WithContext(ctx)
 	group.Go(func() error { return secrets.Run(run, objects) })
 	group.Go(func() error { reconcile.Run(run, sources...); return nil })
+	group.Go(func() error { settle(run, secrets, sources); return nil })
 	group.Go(func() error {
 		return self.run(run, func() {
 			log.Info("serving", "api", text(at.API))

@@ -15,8 +15,6 @@ import (
 	"text/template"
 	"time"
 
-	"github.com/go-git/go-git/v5"
-	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/spf13/cobra"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
@@ -201,11 +199,20 @@ func (o devOptions) readRootKey() ([]byte, error) {
 	return text, nil
 }
 
+// initRepository makes an empty bare repository. It takes four files; go-git's way
+// to write them would link ssh and OpenPGP into Safe.
 func initRepository(dir string) error {
-	if _, err := git.PlainInitWithOptions(dir, &git.PlainInitOptions{
-		Bare:        true,
-		InitOptions: git.InitOptions{DefaultBranch: plumbing.NewBranchReferenceName("main")},
-	}); err != nil {
+	var err error
+	for _, folder := range []string{"objects", "refs/heads"} {
+		err = errors.Join(err, os.MkdirAll(filepath.Join(dir, folder), 0o700))
+	}
+	for name, text := range map[string]string{
+		"HEAD":   "ref: refs/heads/main\n",
+		"config": "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n",
+	} {
+		err = errors.Join(err, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+	}
+	if err != nil {
 		return fmt.Errorf("making the repository: %w", err)
 	}
 	return nil
