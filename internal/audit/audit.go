@@ -40,6 +40,8 @@ const (
 	queueLength = 4096
 	callsLength = 256
 	recordWait  = 2 * time.Second
+	// gatherTime is how long the lines of Note wait for others, at most.
+	gatherTime = 5 * time.Millisecond
 
 	// maxField bounds, in bytes, each string of an entry but its object. A
 	// SPIFFE ID may be 2,048 bytes long.
@@ -129,6 +131,8 @@ type Log struct {
 	done chan struct{}
 	// wait is how long Record waits for its line to be written.
 	wait time.Duration
+	// gather is the writer's gatherTime.
+	gather time.Duration
 }
 
 // An item is a line on its way to the writer, which formats it: that is work
@@ -163,7 +167,7 @@ func newLog(w io.Writer, reg prometheus.Registerer, notes, calls int, wait time.
 			Help: "Audit lines of calls to the workload API that could not be written.",
 		}),
 		done: make(chan struct{}),
-		wait: wait,
+		wait: wait, gather: gatherTime,
 	}
 	if err := reg.Register(l.dropped); err != nil {
 		return nil, fmt.Errorf("register audit metrics: %w", err)
@@ -243,21 +247,35 @@ func (l *Log) Close(ctx context.Context) error {
 }
 
 // write writes lines until the queues are closed and empty. Lines that wait
-// together are written together, which is what makes the log cheap under load.
+// together are written together, and those of Note are left to gather for a
+// moment: to wake a goroutine and to write for each of them would be half the
+// cost of a workload's call.
 func (l *Log) write(w io.Writer) {
 	defer close(l.done)
 	buf := bufio.NewWriterSize(w, 64<<10)
 	var batch []*item
 	notes, calls := l.notes, l.calls
+	pause := time.NewTimer(time.Hour)
+	pause.Stop()
+	defer pause.Stop()
+	pausing := false
 	for notes != nil || calls != nil {
+		ready := notes
+		if pausing {
+			ready = nil
+		}
 		var first *item
 		select {
+		case <-pause.C:
+			pausing = false
+			continue
 		case first = <-calls:
 			if first == nil {
-				calls = nil
+				// The log is being closed; nothing is to gather.
+				calls, pausing, l.gather = nil, false, 0
 				continue
 			}
-		case first = <-notes:
+		case first = <-ready:
 			if first == nil {
 				notes = nil
 				continue
@@ -267,6 +285,10 @@ func (l *Log) write(w io.Writer) {
 		batch = gather(batch, notes)
 		l.flush(buf, w, batch)
 		clear(batch)
+		if l.gather > 0 {
+			pausing = true
+			pause.Reset(l.gather)
+		}
 	}
 }
 

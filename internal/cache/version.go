@@ -23,6 +23,7 @@ type version struct {
 	key     store.Key
 	object  *v1alpha1.EncryptedSecret // shared with the store
 	digest  [sha256.Size]byte
+	shown   string // the beginning of digest, as readers see it
 	readers []identity.Workload
 	values  []value // sorted by key
 	size    int     // the bytes it takes in an answer, at most
@@ -69,7 +70,7 @@ func newVersion(o *v1alpha1.EncryptedSecret) *version {
 		for _, key := range keys {
 			h.text(key, o.Spec.EncryptedData[key])
 		}
-		v.digest = h.sum()
+		v.setDigest(h.sum())
 		return v
 	}
 	for _, name := range names {
@@ -82,12 +83,16 @@ func newVersion(o *v1alpha1.EncryptedSecret) *version {
 		v.size += answer.ValueSize(key, base64.StdEncoding.DecodedLen(len(o.Spec.EncryptedData[key])))
 		h.text(key, string(v.values[i].id[:]))
 	}
-	v.digest = h.sum()
+	v.setDigest(h.sum())
 	return v
 }
 
+func (v *version) setDigest(sum [sha256.Size]byte) {
+	v.digest, v.shown = sum, hex.EncodeToString(sum[:8])
+}
+
 // id returns the version as readers see it.
-func (v *version) id() string { return hex.EncodeToString(v.digest[:8]) }
+func (v *version) id() string { return v.shown }
 
 func idOf(b encrypt.Binding, sealed string) valueID {
 	h := newHash("vsecm.com/value v1")

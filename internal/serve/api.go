@@ -18,8 +18,6 @@ import (
 )
 
 const (
-	// callTimeout bounds a call that is not a watch.
-	callTimeout = 10 * time.Second
 	// maxConnectionAge is when a connection is asked to close after its
 	// answer, so that a client is verified again, against the bundle of then.
 	maxConnectionAge = 30 * time.Minute
@@ -160,13 +158,19 @@ func (c *call) refuse(w http.ResponseWriter, t problem.Type, detail string) {
 	problem.Write(w, t, detail, c.id)
 }
 
+// Header values that all answers share. Nobody writes to them.
+var (
+	contentJSON = []string{"application/json"}
+	noStore     = []string{"no-store"}
+)
+
 // answer sends a body of JSON. A caller that is gone is no fault.
 func (c *call) answer(w http.ResponseWriter, body []byte) {
 	c.outcome, c.code = audit.OK, http.StatusOK
 	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	h.Set("Cache-Control", "no-store")
+	h["Content-Type"] = contentJSON
+	h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	h["Cache-Control"] = noStore
 	_, _ = w.Write(body)
 }
 

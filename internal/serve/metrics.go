@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -17,6 +18,7 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 	watches  prometheus.Gauge
+	known    sync.Map // series → observers: finding them by labels takes longer
 }
 
 func newMetrics(reg prometheus.Registerer, source x509svid.Source) (*metrics, error) {
@@ -54,16 +56,38 @@ func newMetrics(reg prometheus.Registerer, source x509svid.Source) (*metrics, er
 }
 
 func (m *metrics) observe(route string, code int, took time.Duration) {
-	m.requests.WithLabelValues(route, strconv.Itoa(code)).Inc()
-	m.duration.WithLabelValues(route).Observe(took.Seconds())
+	key := series{route, code}
+	found, ok := m.known.Load(key)
+	if !ok {
+		found, _ = m.known.LoadOrStore(key, observers{
+			m.requests.WithLabelValues(route, strconv.Itoa(code)), m.duration.WithLabelValues(route),
+		})
+	}
+	o := found.(observers)
+	o.requests.Inc()
+	o.duration.Observe(took.Seconds())
 }
+
+// A series is the labels of a call, of which there are few.
+type series struct {
+	route string
+	code  int
+}
+
+type observers struct {
+	requests prometheus.Counter
+	duration prometheus.Observer
+}
+
+// scrapeTimeout bounds GET /metrics.
+const scrapeTimeout = 10 * time.Second
 
 // metricsHandler serves GET /metrics.
 func (s *Server) metricsHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.Metrics, promhttp.HandlerOpts{
 		MaxRequestsInFlight: 4,
-		Timeout:             callTimeout,
+		Timeout:             scrapeTimeout,
 		ErrorLog:            slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn),
 	}))
 	return mux
