@@ -7,7 +7,7 @@
 //	seen, err := mirror.Fetch(ctx)                       // bring what is new
 //	err = mirror.FastForward(ctx, applied, seen)         // refuse a rewritten history
 //	plan, err := index.Plan(ctx, mirror, seen)           // what to apply and delete
-//	…                                                    // the caller does it
+//	for manifest, err := range plan.Upserts(ctx, mirror) // the caller does it
 //	index.Commit(plan)                                   // and says that it was done
 //
 // after which the caller remembers seen as the revision applied. A round that
@@ -21,7 +21,15 @@
 // it, and every size is bounded by [Limits]. An object that is missing is an
 // error and never looks like a deletion. What cannot be read for reasons of
 // its own (a symbolic link, a file too large) is reported as a [Skip] and the
-// rest goes on.
+// rest goes on. A file that makes its reader panic is a fault of its own.
+//
+// # What counts as gone
+//
+// An object is to be deleted when its document or its file was removed. A file
+// that is still there and holds no manifest any more has a fault, and what it
+// declared stays; so does what lay below a directory in whose place there is
+// now a link or a submodule. Whether something that seems to be gone may be in
+// a file that is at fault is the caller's to weigh: [Index.Unclear].
 //
 // # What is kept
 //
