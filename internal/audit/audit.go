@@ -9,8 +9,9 @@
 //
 // What an operator does must be on record: [Log.Record] returns once the line
 // is written, and when it returns an error the call has to be refused. What a
-// workload reads is served all the same: [Log.Note] never waits, and a line
-// that could not be written is counted in vsecm_audit_dropped_total.
+// workload reads is served all the same: [Log.Note] never waits, its line is
+// written some milliseconds later, and one that could not be written is counted
+// in vsecm_audit_dropped_total.
 //
 // Standard output may be a pipe that nobody empties, and then a write never
 // returns. So only one goroutine writes; the callers hand their lines to it
