@@ -328,7 +328,7 @@ func TestPromise06_AFullDiskHarmsNothing(t *testing.T) {
 		if err := os.Mkdir(w.data, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if err := unix.Mount("tmpfs", w.data, "tmpfs", 0, "size=16m"); err != nil {
+		if err := unix.Mount("tmpfs", w.data, "tmpfs", 0, "size=16m,mode=700"); err != nil {
 			t.Logf("mounting a tmpfs: %v", err) // root in a container; the case above ran
 			return
 		}
