@@ -159,7 +159,7 @@ func TestParseProjectTakesAThousandRetiredKeys(t *testing.T) {
 
 // Safe matches paths of others against patterns of others. The times are logged;
 // it fails only where matching does not end.
-func TestPatternsInTimeInProportion(t *testing.T) {
+func TestHostilePatternsMatchNothingTheyShouldNot(t *testing.T) {
 	alternatives := "{" + strings.Repeat("a,", 20) + "a}"
 	for _, pattern := range []string{
 		strings.Repeat(alternatives, 5) + "c",
@@ -169,14 +169,10 @@ func TestPatternsInTimeInProportion(t *testing.T) {
 		strings.Repeat("{a,}", 60) + "b",
 		strings.Repeat("**/", 8) + "b",
 	} {
-		rules := strings.Repeat("- path: '"+pattern+"'\n", 200)
 		for _, path := range []string{strings.Repeat("a", 4096), strings.Repeat("a/", 2048)} {
-			took := timeOf(t, func() {
-				if r := parseProject(t, "rules:\n"+rules).Rule(path + "c/"); r.Path != "" {
-					t.Errorf("%.20s matches", pattern)
-				}
-			})
-			t.Logf("%.24s… of %d, 200 rules, a path of %d bytes: %v", pattern, len(pattern), len(path), took)
+			if r := parseProject(t, "rules:\n- path: '"+pattern+"'\n").Rule(path + "c/"); r.Path != "" {
+				t.Errorf("%.20s matches", pattern)
+			}
 		}
 	}
 }
