@@ -271,6 +271,33 @@ func (w *world) applied(faults int) reconcile.Status {
 	return src
 }
 
+// logs waits until the log has all of these texts beyond its first bytes. The
+// status tells first.
+func (w *world) logs(beyond int, texts ...string) {
+	w.t.Helper()
+	eventually(w.t, "the log tells", func() error {
+		log := w.process.stderr.String()[beyond:]
+		for _, text := range texts {
+			if !strings.Contains(log, text) {
+				return fmt.Errorf("%q is not in\n%.2000s", text, log)
+			}
+		}
+		return nil
+	})
+}
+
+// measures waits until a metric is, or is not, what is wanted.
+func (w *world) measures(name, want string, not ...string) {
+	w.t.Helper()
+	eventually(w.t, "the metrics tell", func() error {
+		got := w.metric(name)
+		if want != "" && got != want || slices.Contains(not, got) {
+			return fmt.Errorf("%s is %q", name, got)
+		}
+		return nil
+	})
+}
+
 // metric returns the value of a metric, by its name with labels.
 func (w *world) metric(name string) string {
 	w.t.Helper()
