@@ -46,7 +46,7 @@ type sourceStatus struct {
 	Warnings         statusList[statusFault] `json:"warnings"`
 	Skips            statusList[statusSkip]  `json:"skips"`
 	PendingDeletions statusList[string]      `json:"pendingDeletions"`
-	Braked           bool                    `json:"braked,omitempty"`
+	DeletionsWait    string                  `json:"deletionsWait,omitempty"`
 }
 
 // A statusList is the beginning of a list and how long all of it is.
@@ -119,7 +119,7 @@ func (st status) well() bool {
 		return false
 	}
 	for _, s := range st.Sources {
-		if s.Error != "" || s.Faults.Total > 0 || s.Braked {
+		if s.troubled() {
 			return false
 		}
 	}
@@ -141,7 +141,7 @@ func (o statusOptions) print(st status) error {
 	fmt.Fprintln(w, "SOURCE\tREADY\tAPPLIED\tOBJECTS\tFAULTS\tLAST SUCCESS")
 	for _, s := range st.Sources {
 		ready := "True"
-		if s.Error != "" || s.Faults.Total > 0 || s.Braked {
+		if s.troubled() {
 			ready = "False"
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\n", s.Source, ready, orNone(short(s.Revision)), s.Objects, s.Faults.Total, ago(s.LastSuccess))
@@ -153,6 +153,11 @@ func (o statusOptions) print(st status) error {
 		s.printTroubles(o.streams.Out)
 	}
 	return nil
+}
+
+// troubled tells whether somebody has to do something about the source.
+func (s sourceStatus) troubled() bool {
+	return s.Error != "" || s.Faults.Total > 0 || s.DeletionsWait != ""
 }
 
 func (s sourceStatus) printTroubles(w io.Writer) {
@@ -181,10 +186,26 @@ func (s sourceStatus) printTroubles(w io.Writer) {
 			fmt.Fprintf(w, "  %s: %s\n", visible(skip.Path), visible(skip.Reason))
 		}
 	}
-	if s.Braked {
-		line("%s held back, too many to be done unasked; if they are meant:", counted(s.PendingDeletions.Total, "deletion"))
+	if why := s.deletionsWait(); why != "" {
+		line("%s held back, %s; if they are meant:", counted(s.PendingDeletions.Total, "deletion"), why)
 		fmt.Fprintf(w, "  kubectl vsecm sync --allow-deletions %s\n", visible(s.Revision))
 	}
+}
+
+// deletionsWait says why what is gone from git still stands; empty where
+// nothing waits.
+func (s sourceStatus) deletionsWait() string {
+	switch s.DeletionsWait {
+	case "":
+		return ""
+	case "brake":
+		return "too many to be done unasked"
+	case "faults":
+		return "until the faults and skips above are gone"
+	case "configuration":
+		return "since it is not git that let go of them, but Safe's configuration"
+	}
+	return s.DeletionsWait // of a newer Safe
 }
 
 // String is FILE:LINE: FIELD: what is wrong.

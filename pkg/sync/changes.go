@@ -74,9 +74,16 @@ func (m *Mirror) Changes(ctx context.Context, from, to Revision, dir string) (*C
 		}
 		var oldRoot node
 		if from != "" {
-			if oldRoot, err = d.root(from); err != nil {
+			oldRoot, err = d.root(from)
+			if errors.Is(err, ErrMissing) {
+				// A mirror that was built again does not have the history that
+				// the branch no longer has.
+				cs.From, oldRoot = "", node{}
+			} else if err != nil {
 				return err
 			}
+		}
+		if cs.From != "" {
 			before, err := d.project(oldRoot)
 			if err != nil {
 				return err

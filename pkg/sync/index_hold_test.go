@@ -234,3 +234,22 @@ func TestPromise06_AFileThatBreaksTheReaderIsAFaultOfItsOwn(t *testing.T) {
 		t.Error("what the file declared is lost")
 	}
 }
+
+// A mirror that was built again holds no history that was rewritten away. An
+// index that stands in it goes on from what it knows.
+func TestAnIndexOutlivesTheHistoryItStandsIn(t *testing.T) {
+	repo := gitserver.NewRepo(t)
+	x := sync.NewIndex("")
+	m := open(t, t.TempDir(), sync.Remote{URL: repo.Dir}, sync.Limits{})
+	files := map[string]string{"a.yaml": manifest("shop", "a", "QQ=="), "b.yaml": manifest("shop", "b", "QQ==")}
+	step(t, x, m, fetch(t, m, repo.Commit(files)))
+
+	rewritten := gitserver.NewRepo(t)
+	again := open(t, t.TempDir(), sync.Remote{URL: rewritten.Dir}, sync.Limits{})
+	files["a.yaml"] = manifest("shop", "a", "Qg==")
+	delete(files, "b.yaml")
+	got := step(t, x, again, fetch(t, again, rewritten.Commit(files)))
+	if got != "+shop/a=Qg== -shop/b" {
+		t.Errorf("planned %q", got)
+	}
+}
