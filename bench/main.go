@@ -72,7 +72,7 @@ func main() {
 	bin := flag.String("bin", "bin", "folder of the product's programs")
 	tools := flag.String("tools", "", "folder of age, kubeseal and sops")
 	runs := flag.Int("runs", 31, "how often each program is run")
-	only := flag.String("only", "", "only the parts whose name contains this: one, thousand, open, sync, start, serve")
+	only := flag.String("only", "", "only the parts whose name contains this: one, thousand, open, sync, push, start, serve")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -109,6 +109,7 @@ func run(ctx context.Context, bin, tools string, runs int, only string) error {
 		{"thousand", func(ctx context.Context) ([]row, error) { return programs.thousandManifests(ctx, max(runs/6, 3)) }},
 		{"open", func(ctx context.Context) ([]row, error) { return openValues(ctx, runs) }},
 		{"sync", syncOneFile},
+		{"push", pushToWorkload},
 		{"start", startUp},
 		{"serve", serveReads},
 	}
