@@ -8,9 +8,11 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
@@ -166,7 +168,7 @@ func (t *target) text() ([]byte, error) {
 
 func (t *target) appended() ([]byte, error) {
 	if !t.json {
-		text, err := encrypt.MarshalYAML(t.added...)
+		text, err := marshalAll(t.added)
 		if err != nil {
 			return nil, err
 		}
@@ -181,6 +183,21 @@ func (t *target) appended() ([]byte, error) {
 		before = append(slices.Clone(trimmed), '\n')
 	}
 	return append(before, text...), nil
+}
+
+// marshalAll is [encrypt.MarshalYAML] on every core.
+func marshalAll(objects []*v1alpha1.EncryptedSecret) ([]byte, error) {
+	texts := make([][]byte, len(objects))
+	var group errgroup.Group
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i, o := range objects {
+		group.Go(func() (err error) {
+			texts[i], err = encrypt.MarshalYAML(o)
+			return err
+		})
+	}
+	err := group.Wait()
+	return bytes.Join(texts, []byte("---\n")), err
 }
 
 func (t *target) save(streams genericiooptions.IOStreams) error {
