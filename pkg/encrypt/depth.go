@@ -51,10 +51,13 @@ func deepLine(data []byte) int {
 // a line: those of the marks "-", "?" and ":" that it begins with, and of
 // what comes then if that could be a key.
 func eachStart(line []byte, yield func(column int) bool) {
-	// The library takes a byte order mark at the start of any line for one blank.
+	// The library takes a byte order mark at the start of any line for one blank, or,
+	// where a document begins, for nothing: either may be the column.
 	at, bom := 0, 0
 	if bytes.HasPrefix(line, []byte("\ufeff")) {
 		at, bom = len("\ufeff"), len("\ufeff")-1
+		one := yield
+		yield = func(column int) bool { return one(column-1) && one(column) }
 	}
 	for at < len(line) {
 		switch c := line[at]; {
