@@ -1,0 +1,44 @@
+package v1alpha1
+
+import (
+	"maps"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+)
+
+// An EncryptedSecretList is how the Kubernetes API lists objects.
+type EncryptedSecretList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	Items []EncryptedSecret `json:"items"`
+}
+
+// DeepCopy returns a copy that shares nothing with o.
+func (o *EncryptedSecret) DeepCopy() *EncryptedSecret {
+	c := *o
+	c.ObjectMeta = *o.ObjectMeta.DeepCopy()
+	c.Spec.Workloads = slices.Clone(o.Spec.Workloads)
+	c.Spec.EncryptedData = maps.Clone(o.Spec.EncryptedData)
+	if s := o.Spec.Secret; s != nil {
+		s := *s
+		s.Metadata.Labels = maps.Clone(s.Metadata.Labels)
+		s.Metadata.Annotations = maps.Clone(s.Metadata.Annotations)
+		c.Spec.Secret = &s
+	}
+	return &c
+}
+
+// DeepCopyObject implements [runtime.Object].
+func (o *EncryptedSecret) DeepCopyObject() runtime.Object { return o.DeepCopy() }
+
+// DeepCopyObject implements [runtime.Object].
+func (l *EncryptedSecretList) DeepCopyObject() runtime.Object {
+	c := &EncryptedSecretList{TypeMeta: l.TypeMeta, ListMeta: *l.ListMeta.DeepCopy(), Items: make([]EncryptedSecret, len(l.Items))}
+	for i := range l.Items {
+		c.Items[i] = *l.Items[i].DeepCopy()
+	}
+	return c
+}

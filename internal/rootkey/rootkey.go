@@ -1,0 +1,51 @@
+// Package rootkey decides whether Safe holds its root key: where the key is kept, when
+// it is made, which one is accepted, and what a seal leaves behind.
+package rootkey
+
+import (
+	"errors"
+
+	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
+)
+
+var (
+	// ErrWrongKey says that a key is not the one that Safe's record names.
+	ErrWrongKey = errors.New("not this Safe's root key")
+	// ErrConfirm says that the record is lost, and that an operator must name the key id
+	// that they accept.
+	ErrConfirm = errors.New("which root key this Safe had is not on record")
+	// ErrUnavailable says that what is kept of the root key cannot be read or written
+	// now. Nothing was changed.
+	ErrUnavailable = errors.New("the root key's place cannot be reached")
+)
+
+// A State is that of the seal.
+type State string
+
+// The states.
+const (
+	Uninitialised State = "uninitialised" // there is no root key yet
+	Sealed        State = "sealed"
+	Unsealed      State = "unsealed"
+)
+
+// A Status is what may be told of the root key to anyone.
+type Status struct {
+	State State `json:"state"`
+	// Input is auto or manual: whether Safe makes a root key where there is none.
+	Input string `json:"input"`
+	// Store is where the root key is kept: secret, file, or memory.
+	Store string `json:"store"`
+	// KeyID of the key that Safe holds, or needs; empty if none is on record.
+	KeyID encrypt.KeyID `json:"keyID,omitempty"`
+	// Reason says, for people, why Safe is not unsealed.
+	Reason string `json:"reason,omitempty"`
+	// Progress of unsealing. A whole key is one of one.
+	Progress Progress `json:"progress"`
+}
+
+// Progress counts what was given of what is needed to unseal.
+type Progress struct {
+	Given  int `json:"given"`
+	Needed int `json:"needed"`
+}
