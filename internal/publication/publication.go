@@ -91,6 +91,9 @@ func Parse(data map[string]string) (*Publication, error) {
 	return p, nil
 }
 
+// IsReplica tells whether a key of the data is that of a replica.
+func IsReplica(key string) bool { return strings.HasPrefix(key, ReplicaPrefix) }
+
 // Text returns r as it stands in the ConfigMap.
 func (r Replica) Text() (string, error) {
 	text, err := json.Marshal(r)
