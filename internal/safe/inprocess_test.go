@@ -27,7 +27,7 @@ func TestRunInThisProcess(t *testing.T) {
 		ended := make(chan error, 1)
 		log, audit := &buffer{}, &buffer{}
 		go func() {
-			ended <- safe.Run(ctx, cfg, slog.New(slog.NewJSONHandler(log, nil)), audit, func(s safe.Started) { started <- s })
+			ended <- safe.Run(ctx, cfg, safe.RootKey{}, slog.New(slog.NewJSONHandler(log, nil)), audit, func(s safe.Started) { started <- s })
 		}()
 		select {
 		case s := <-started:
@@ -70,7 +70,7 @@ func TestRunThatFailsLeavesNothingBehind(t *testing.T) {
 			w.must(err)
 			tt.spoil(w, cfg)
 			for range 2 {
-				err := safe.Run(t.Context(), cfg, slog.New(slog.DiscardHandler), &buffer{}, func(safe.Started) { t.Error("it started") })
+				err := safe.Run(t.Context(), cfg, safe.RootKey{}, slog.New(slog.DiscardHandler), &buffer{}, func(safe.Started) { t.Error("it started") })
 				if err == nil || errors.Is(err, context.Canceled) {
 					t.Errorf("it ended with %v", err)
 				}

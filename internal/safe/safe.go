@@ -55,7 +55,7 @@ type Started struct {
 // Run serves what cfg says until ctx ends, and then stops gracefully. The audit log
 // goes to auditLog. started, where it is not nil, is called once workloads can
 // connect.
-func Run(ctx context.Context, cfg *config.Config, log *slog.Logger, auditLog io.Writer, started func(Started)) (err error) {
+func Run(ctx context.Context, cfg *config.Config, mode RootKey, log *slog.Logger, auditLog io.Writer, started func(Started)) (err error) {
 	if err := harden(); err != nil {
 		return err
 	}

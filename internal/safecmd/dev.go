@@ -142,7 +142,7 @@ func (o devOptions) run(ctx context.Context) (err error) {
 	var failed error
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	err = safe.Run(ctx, o.config(world, rootKey, own.Addr()), log, auditLog, func(s safe.Started) {
+	err = safe.Run(ctx, o.config(world, rootKey, own.Addr()), safe.RootKey{}, log, auditLog, func(s safe.Started) {
 		world.URL = "https://" + s.API.String()
 		if failed = o.tell(world, s); failed != nil {
 			stop()
