@@ -19,7 +19,7 @@ func benchObject(i int) *v1alpha1.EncryptedSecret {
 	o.Namespace, o.Name = fmt.Sprintf("ns-%d", i%100), fmt.Sprintf("app-%d", i)
 	o.Annotations = map[string]string{v1alpha1.AnnotationPath: "secrets/" + o.Name + ".yaml"}
 	o.Spec.EncryptedData = map[string]string{"password": strings.Repeat("YWdlLWVuY3J5cHRp", 150)}
-	return ownedBy("vsecm-system.main", o)
+	return OwnedBy("vsecm-system.main", o)
 }
 
 // BenchmarkOpenDir opens a directory of 10,000 objects.
@@ -46,8 +46,8 @@ func BenchmarkOpenDir(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if len(d.objects) != objects {
-			b.Fatalf("%d objects: %v", len(d.objects), d.Faults())
+		if len(d.memory.objects) != objects {
+			b.Fatalf("%d objects: %v", len(d.memory.objects), d.Faults())
 		}
 		if err := d.Close(); err != nil {
 			b.Fatal(err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"maps"
 	"os"
 	"path/filepath"
@@ -40,17 +39,12 @@ type Dir struct {
 	files *files
 	lock  *os.File
 
-	// writing serialises the writes of one key, by its hash: a write waits
-	// for the disk, and the writes of other keys must not wait with it.
-	writing [64]sync.Mutex
-	seed    maphash.Seed
+	writing *KeyLocks
+	memory  *Memory
 
-	mu       sync.RWMutex
-	objects  map[Key]*v1alpha1.EncryptedSecret
-	faults   map[string]*fault // by path below DIR/objects
-	unsure   map[Key]bool      // the file may be newer than the object: write it again
-	watchers map[*watcher]struct{}
-	closed   chan struct{}
+	mu     sync.RWMutex
+	faults map[string]*fault // by path below DIR/objects
+	unsure map[Key]bool      // the file may be newer than the object: write it again
 }
 
 var _ Store = (*Dir)(nil)
@@ -69,14 +63,12 @@ func OpenDir(dir string) (*Dir, error) {
 		return nil, errors.Join(fmt.Errorf("opening %s: %w", dir, err), lock.Close())
 	}
 	d := &Dir{
-		files:    f,
-		lock:     lock,
-		seed:     maphash.MakeSeed(),
-		objects:  make(map[Key]*v1alpha1.EncryptedSecret),
-		faults:   make(map[string]*fault),
-		unsure:   make(map[Key]bool),
-		watchers: make(map[*watcher]struct{}),
-		closed:   make(chan struct{}),
+		files:   f,
+		lock:    lock,
+		writing: NewKeyLocks(),
+		memory:  NewMemory(),
+		faults:  make(map[string]*fault),
+		unsure:  make(map[Key]bool),
 	}
 	if err := d.load(); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening %s: %w", dir, err), d.Close())
@@ -109,34 +101,11 @@ func lockDir(dir string) (*os.File, error) {
 // Close waits for the writes under way, ends every Watch with [ErrClosed], and
 // gives the directory free. Later calls of any method return [ErrClosed].
 func (d *Dir) Close() error {
-	for i := range d.writing {
-		d.writing[i].Lock()
-		defer d.writing[i].Unlock()
+	defer d.writing.LockAll()()
+	if err := d.memory.Close(); err != nil {
+		return err
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.isClosed() {
-		return ErrClosed
-	}
-	close(d.closed)
 	return errors.Join(d.files.close(), d.lock.Close())
-}
-
-func (d *Dir) isClosed() bool {
-	select {
-	case <-d.closed:
-		return true
-	default:
-		return false
-	}
-}
-
-// usable tells why a call cannot be served, if so. d.mu is held.
-func (d *Dir) usable(ctx context.Context) error {
-	if d.isClosed() {
-		return ErrClosed
-	}
-	return ctx.Err()
 }
 
 // A Fault is a file of a [Dir] that is not served.
@@ -158,43 +127,28 @@ func (d *Dir) Faults() []Fault {
 
 // Get implements [Store].
 func (d *Dir) Get(ctx context.Context, key Key) (*v1alpha1.EncryptedSecret, error) {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	if err := d.usable(ctx); err != nil {
-		return nil, err
-	}
-	o, ok := d.objects[key]
-	if !ok {
-		return nil, fmt.Errorf("%s: %w", key, ErrNotFound)
-	}
-	return o, nil
+	return d.memory.Get(ctx, key)
 }
 
 // List implements [Store].
 func (d *Dir) List(ctx context.Context) ([]*v1alpha1.EncryptedSecret, error) {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	if err := d.usable(ctx); err != nil {
-		return nil, err
-	}
-	return d.sorted(), nil
+	return d.memory.List(ctx)
 }
 
-func (d *Dir) sorted() []*v1alpha1.EncryptedSecret {
-	return slices.SortedFunc(maps.Values(d.objects), func(a, b *v1alpha1.EncryptedSecret) int {
-		return compareKeys(KeyOf(a), KeyOf(b))
-	})
+// Watch implements [Store].
+func (d *Dir) Watch(ctx context.Context, handle func(Event)) error {
+	return d.memory.Watch(ctx, handle)
 }
 
 // Apply implements [Store].
 func (d *Dir) Apply(ctx context.Context, owner string, o *v1alpha1.EncryptedSecret) (bool, error) {
 	key := KeyOf(o)
-	if err := errors.Join(key.Validate(), validateOwner(owner)); err != nil {
+	if err := errors.Join(key.Validate(), ValidateOwner(owner)); err != nil {
 		return false, err
 	}
-	next := ownedBy(owner, o)
+	next := OwnedBy(owner, o)
 
-	defer d.lockKey(key)()
+	defer d.writing.Lock(key)()
 	old, unsure, err := d.before(ctx, owner, key)
 	if err != nil {
 		return false, err
@@ -224,10 +178,10 @@ func (d *Dir) Apply(ctx context.Context, owner string, o *v1alpha1.EncryptedSecr
 // Delete implements [Store]. The file of a key that is among the [Dir.Faults]
 // is removed as well, where Apply would replace it: it must not come back once it can be read again.
 func (d *Dir) Delete(ctx context.Context, owner string, key Key) error {
-	if err := errors.Join(key.Validate(), validateOwner(owner)); err != nil {
+	if err := errors.Join(key.Validate(), ValidateOwner(owner)); err != nil {
 		return err
 	}
-	defer d.lockKey(key)()
+	defer d.writing.Lock(key)()
 	old, unsure, err := d.before(ctx, owner, key)
 	if err != nil {
 		return err
@@ -243,23 +197,16 @@ func (d *Dir) Delete(ctx context.Context, owner string, key Key) error {
 	return nil
 }
 
-// lockKey makes the caller the only writer of key, until it calls unlock.
-func (d *Dir) lockKey(key Key) (unlock func()) {
-	m := &d.writing[maphash.Comparable(d.seed, key)%uint64(len(d.writing))]
-	m.Lock()
-	return m.Unlock
-}
-
 // before returns the object of key, which owner may write, and whether its
 // file may hold something else than it. There may be no object.
 func (d *Dir) before(ctx context.Context, owner string, key Key) (old *v1alpha1.EncryptedSecret, unsure bool, err error) {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	if err := d.usable(ctx); err != nil {
+	if err := d.memory.Usable(ctx); err != nil {
 		return nil, false, err
 	}
-	old = d.objects[key]
-	if old != nil && ownerOf(old) != owner {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	old = d.memory.Lookup(key)
+	if old != nil && OwnerOf(old) != owner {
 		return nil, false, fmt.Errorf("%s: %w", key, ErrNotOwned)
 	}
 	bad := d.faults[objectPath(key)]
@@ -279,76 +226,9 @@ func (d *Dir) setUnsure(key Key) {
 func (d *Dir) put(key Key, o *v1alpha1.EncryptedSecret) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	old := d.objects[key]
 	delete(d.unsure, key)
 	delete(d.faults, objectPath(key))
-	if o == nil {
-		delete(d.objects, key)
-	} else {
-		d.objects[key] = o
-	}
-	if old == o || old != nil && o != nil && equal(old, o) {
-		return
-	}
-	for w := range d.watchers {
-		w.changed(key, old != nil, o != nil)
-	}
-}
-
-// Watch implements [Store].
-func (d *Dir) Watch(ctx context.Context, handle func(Event)) error {
-	w := newWatcher()
-	d.mu.Lock()
-	if err := d.usable(ctx); err != nil {
-		d.mu.Unlock()
-		return err
-	}
-	for _, o := range d.sorted() {
-		w.changed(KeyOf(o), false, true)
-	}
-	w.synced()
-	d.watchers[w] = struct{}{}
-	d.mu.Unlock()
-	defer func() {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		delete(d.watchers, w)
-	}()
-
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-d.closed:
-			return ErrClosed
-		case <-w.wake:
-		}
-		for ctx.Err() == nil {
-			e, ok := d.nextEvent(w)
-			if !ok {
-				break
-			}
-			handle(e)
-		}
-	}
-}
-
-// nextEvent takes the first thing that w has to tell, together with the state
-// of its object at this very moment.
-func (d *Dir) nextEvent(w *watcher) (Event, bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	u, ok := w.next()
-	if !ok {
-		return Event{}, false
-	}
-	if u.synced {
-		return Event{Type: Synced}, true
-	}
-	if o, exists := d.objects[u.key]; exists {
-		return Event{Type: Applied, Key: u.key, Object: o}, true
-	}
-	return Event{Type: Deleted, Key: u.key}, true
+	d.memory.Put(key, o)
 }
 
 // objectPath returns the path of key's file, below DIR/objects. key is valid.

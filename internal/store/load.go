@@ -21,7 +21,7 @@ func (d *Dir) load() error {
 		return err
 	}
 	var (
-		mu    sync.Mutex // guards d.objects and d.faults
+		mu    sync.Mutex // guards d.faults
 		group errgroup.Group
 	)
 	fault := func(path string, err error) {
@@ -50,9 +50,7 @@ func (d *Dir) load() error {
 					fault(path, err)
 					return nil
 				}
-				mu.Lock()
-				defer mu.Unlock()
-				d.objects[KeyOf(o)] = o
+				d.memory.Put(KeyOf(o), o)
 				return nil
 			})
 		}

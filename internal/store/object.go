@@ -31,7 +31,8 @@ func compareKeys(a, b Key) int {
 	return strings.Compare(a.Name, b.Name)
 }
 
-func validateOwner(owner string) error {
+// ValidateOwner tells whether owner can be the owner of an object: the value of a label.
+func ValidateOwner(owner string) error {
 	if owner == "" {
 		return fmt.Errorf("an empty owner %w", ErrInvalid)
 	}
@@ -41,11 +42,12 @@ func validateOwner(owner string) error {
 	return nil
 }
 
-func ownerOf(o *v1alpha1.EncryptedSecret) string { return o.Labels[v1alpha1.LabelSource] }
+// OwnerOf returns the owner of o; empty if no source owns it.
+func OwnerOf(o *v1alpha1.EncryptedSecret) string { return o.Labels[v1alpha1.LabelSource] }
 
-// ownedBy returns a copy of o that shares nothing with it that can change,
+// OwnedBy returns a copy of o that shares nothing with it that can change,
 // reduced to what a store keeps, and owned by owner.
-func ownedBy(owner string, o *v1alpha1.EncryptedSecret) *v1alpha1.EncryptedSecret {
+func OwnedBy(owner string, o *v1alpha1.EncryptedSecret) *v1alpha1.EncryptedSecret {
 	c := &v1alpha1.EncryptedSecret{
 		TypeMeta: metav1.TypeMeta{APIVersion: v1alpha1.APIVersion, Kind: v1alpha1.KindEncryptedSecret},
 		ObjectMeta: metav1.ObjectMeta{
@@ -74,12 +76,15 @@ func ownedBy(owner string, o *v1alpha1.EncryptedSecret) *v1alpha1.EncryptedSecre
 // equal tells whether a and b, of one key, stand for the same. Missing and
 // empty are one.
 func equal(a, b *v1alpha1.EncryptedSecret) bool {
-	if !maps.Equal(a.Labels, b.Labels) || !maps.Equal(a.Annotations, b.Annotations) ||
-		a.Spec.Scope != b.Spec.Scope || !slices.Equal(a.Spec.Workloads, b.Spec.Workloads) ||
-		!maps.Equal(a.Spec.EncryptedData, b.Spec.EncryptedData) {
+	return maps.Equal(a.Labels, b.Labels) && maps.Equal(a.Annotations, b.Annotations) && EqualSpec(&a.Spec, &b.Spec)
+}
+
+// EqualSpec tells whether a and b stand for the same. Missing and empty are one.
+func EqualSpec(a, b *v1alpha1.EncryptedSecretSpec) bool {
+	if a.Scope != b.Scope || !slices.Equal(a.Workloads, b.Workloads) || !maps.Equal(a.EncryptedData, b.EncryptedData) {
 		return false
 	}
-	x, y := a.Spec.Secret, b.Spec.Secret
+	x, y := a.Secret, b.Secret
 	if x == nil || y == nil {
 		return x == y
 	}

@@ -76,7 +76,7 @@ func TestObjectFileKeepsEveryField(t *testing.T) {
 	if !reflect.DeepEqual(&manifest, want) {
 		t.Errorf("read as a manifest it is\n%+v, not\n%+v", manifest.Spec, want.Spec)
 	}
-	if c := ownedBy("shop.main", want); !reflect.DeepEqual(c, want) {
+	if c := OwnedBy("shop.main", want); !reflect.DeepEqual(c, want) {
 		t.Errorf("a copy is\n%+v, not\n%+v", c.Spec, want.Spec)
 	}
 }

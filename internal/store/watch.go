@@ -4,7 +4,7 @@ import "container/list"
 
 // A watcher holds what one call of Watch has yet to tell. It remembers keys,
 // each once, and not states: however slow its reader is, it never holds more
-// than there are objects. It is guarded by the mutex of its [Dir].
+// than there are objects. It is guarded by the mutex of its [Memory].
 type watcher struct {
 	wake    chan struct{} // holds one token while there may be something to tell
 	queue   *list.List    // of *untold, in the order of their first change
