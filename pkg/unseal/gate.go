@@ -1,24 +1,97 @@
 package unseal
 
 import (
+	"errors"
+	"sync"
+
 	"filippo.io/age"
 
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
 
+// ErrShut says that a root key was to be used after the gate was shut.
+var ErrShut = errors.New("no root key is held: sealed")
+
 // A Gate is the one place through which every use of a root key goes. It is shut, holding
-// nothing, or open, holding a keyring.
-type Gate struct{}
+// nothing, or open, holding a keyring. It is safe for concurrent use.
+type Gate struct {
+	mu   sync.RWMutex // held for reading while a key is used
+	keys *Keyring     // nil while shut
+	era  uint64
+}
+
+var _ encrypt.Keys = (*Gate)(nil)
 
 // NewGate returns a gate that is shut.
-func NewGate() *Gate { panic("soon") }
+func NewGate() *Gate { return new(Gate) }
 
-// Open lets keys through.
-func (g *Gate) Open(keys *Keyring) { panic("soon") }
+// Open lets keys through. They become the gate's, which wipes them when it drops
+// them: those of an open gate that are not among the new ones at once.
+func (g *Gate) Open(keys *Keyring) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.keys == nil {
+		g.era++
+	} else {
+		g.keys.wipeExcept(keys)
+	}
+	g.keys = keys
+}
 
 // Shut drops the keyring. When it returns, no use of a key that began before goes on,
 // and none begins.
-func (g *Gate) Shut() { panic("soon") }
+//
+// The keys' own bytes are overwritten. What age made of them, and strings that they
+// passed through, are garbage from then on; a program that is built with
+// GOEXPERIMENT=runtimesecret has those erased, too. No more is claimed.
+func (g *Gate) Shut() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.keys != nil {
+		g.keys.Wipe()
+		g.keys = nil
+	}
+}
 
-// Identity implements [encrypt.Keys]. A shut gate holds none.
-func (g *Gate) Identity(id encrypt.KeyID) (age.Identity, bool) { panic("soon") }
+// Era returns 0 while the gate is shut, and otherwise a number that tells this
+// opening from every other. If it is the same before and after a number of
+// uses, the gate was not shut in between.
+func (g *Gate) Era() uint64 {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	if g.keys == nil {
+		return 0
+	}
+	return g.era
+}
+
+// Identity implements [encrypt.Keys]. A shut gate holds none. What it returns holds no
+// key: used after the gate was shut, or when its key was replaced, it fails
+// with [ErrShut].
+func (g *Gate) Identity(id encrypt.KeyID) (age.Identity, bool) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	if g.keys == nil || g.keys.byID[id] == nil {
+		return nil, false
+	}
+	return passage{g, id}, true
+}
+
+// A passage is the use of one key through the gate.
+type passage struct {
+	gate *Gate
+	id   encrypt.KeyID
+}
+
+func (p passage) Unwrap(stanzas []*age.Stanza) (fileKey []byte, err error) {
+	p.gate.mu.RLock()
+	defer p.gate.mu.RUnlock()
+	if p.gate.keys == nil {
+		return nil, ErrShut
+	}
+	key, held := p.gate.keys.Identity(p.id)
+	if !held {
+		return nil, ErrShut
+	}
+	return key.Unwrap(stanzas)
+}

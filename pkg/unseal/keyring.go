@@ -11,7 +11,7 @@ import (
 
 // A Keyring is one active key, which new values are sealed to, and any number of
 // retired ones, which still open old values. Keys are looked up by key id,
-// never by trial. A Keyring is never changed once made.
+// never by trial. A Keyring is never changed once made, until it is wiped.
 type Keyring struct {
 	active *RootKey
 	byID   map[encrypt.KeyID]*RootKey
@@ -50,6 +50,19 @@ func (r *Keyring) Identity(id encrypt.KeyID) (age.Identity, bool) {
 // whatever prints it.
 type heldKey struct{ *RootKey }
 
-func (h heldKey) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
-	return h.private().identity.Unwrap(stanzas)
+func (h heldKey) Unwrap(stanzas []*age.Stanza) (fileKey []byte, err error) {
+	erasing(func() { fileKey, err = h.private().identity.Unwrap(stanzas) })
+	return fileKey, err
+}
+
+// Wipe wipes every key of the keyring.
+func (r *Keyring) Wipe() { r.wipeExcept(nil) }
+
+// wipeExcept wipes the keys that are not in others, too.
+func (r *Keyring) wipeExcept(others *Keyring) {
+	for id, k := range r.byID {
+		if others == nil || others.byID[id] != k {
+			k.Wipe()
+		}
+	}
 }

@@ -30,7 +30,8 @@ var (
 )
 
 // A RootKey is an age identity with its recipient, and 32 random bytes from which the
-// keys of Safe's own state are derived. It is never changed once made.
+// keys of Safe's own state are derived. It is never changed once made, until it is
+// wiped.
 type RootKey struct {
 	private   func() *private
 	recipient encrypt.Recipient
@@ -41,13 +42,18 @@ type RootKey struct {
 // follows pointers then; of a function it shows the address.
 type private struct {
 	identity age.Identity
-	secret   string
+	secret   []byte
 	state    [stateKeySize]byte
 }
 
 // Generate makes a root key: hybrid (ML-KEM-768 with X25519), or, if classic,
 // X25519, which age before 1.3 and VSecM can read.
-func Generate(classic bool) (*RootKey, error) {
+func Generate(classic bool) (k *RootKey, err error) {
+	erasing(func() { k, err = newKey(classic) })
+	return k, err
+}
+
+func newKey(classic bool) (*RootKey, error) {
 	var secret string
 	if classic {
 		identity, err := age.GenerateX25519Identity()
@@ -88,7 +94,12 @@ func Parse(text []byte) (*RootKey, error) {
 
 // ParseAll reads one or more root keys, one after the other, as in
 // RETIRED_TXT.
-func ParseAll(text []byte) ([]*RootKey, error) {
+func ParseAll(text []byte) (keys []*RootKey, err error) {
+	erasing(func() { keys, err = parseAll(text) })
+	return keys, err
+}
+
+func parseAll(text []byte) ([]*RootKey, error) {
 	if len(text) > MaxTextSize {
 		return nil, fmt.Errorf("%w: more than %d bytes", ErrMalformed, MaxTextSize)
 	}
@@ -144,7 +155,7 @@ func fromLines(secret, recipient, state string) (*RootKey, error) {
 // of what they were given, so their errors are dropped.
 func fromIdentity(secret string) (*RootKey, error) {
 	var (
-		held      = &private{secret: secret}
+		held      = &private{secret: []byte(secret)}
 		k         = &RootKey{private: func() *private { return held }}
 		recipient string
 	)
@@ -177,6 +188,21 @@ func fromIdentity(secret string) (*RootKey, error) {
 func (k *RootKey) Text() []byte {
 	return fmt.Appendf(nil, "%s\n%s\n%x\n", k.private().secret, k.recipient, k.private().state)
 }
+
+// Wipe overwrites the key's bytes, as far as they are its own: what age made of them
+// is only let go. Nobody may use the key meanwhile; afterwards it opens nothing, and its
+// text is no key's.
+func (k *RootKey) Wipe() {
+	p := k.private()
+	clear(p.secret)
+	clear(p.state[:])
+	p.identity = wiped{}
+}
+
+// wiped stands where an identity was.
+type wiped struct{}
+
+func (wiped) Unwrap([]*age.Stanza) ([]byte, error) { return nil, ErrShut }
 
 // Recipient returns the public key.
 func (k *RootKey) Recipient() encrypt.Recipient { return k.recipient }

@@ -122,7 +122,7 @@ func TestParseAllReadsRetiredKeys(t *testing.T) {
 func TestGenerateMakesKeysThatDiffer(t *testing.T) {
 	for _, classic := range []bool{false, true} {
 		a, b := generate(t, classic), generate(t, classic)
-		if a.private().secret == b.private().secret || a.private().state == b.private().state || a.KeyID() == b.KeyID() || a.private().state == [stateKeySize]byte{} {
+		if bytes.Equal(a.private().secret, b.private().secret) || a.private().state == b.private().state || a.KeyID() == b.KeyID() || a.private().state == [stateKeySize]byte{} {
 			t.Error("two keys share something")
 		}
 		if a.Recipient().Hybrid() == classic {
@@ -165,7 +165,7 @@ func TestPromise01_NothingPrintsARootKey(t *testing.T) {
 		for i, b := range k.private().state {
 			state[i] = fmt.Sprint(b)
 		}
-		secrets := []string{k.private().secret, fmt.Sprintf("%x", k.private().state), strings.Join(state, " "), strings.Join(state, ","), fmt.Sprintf("%q", k.private().state)}
+		secrets := []string{string(k.private().secret), fmt.Sprintf("%x", k.private().state), strings.Join(state, " "), strings.Join(state, ","), fmt.Sprintf("%q", k.private().state)}
 		for name, v := range map[string]any{
 			"a key": k, "a copy of a key": *k, "a list of keys": []*RootKey{k}, "a list of copies": []RootKey{*k},
 			"a map": map[string]RootKey{"a": *k}, "a struct": struct{ Key RootKey }{*k}, "a private field": struct{ key RootKey }{*k}, "a struct of pointers": struct{ Key *RootKey }{k},
