@@ -72,38 +72,44 @@ const (
 // did not say who they are.
 const Anonymous = "anonymous"
 
-// Unverified is the actor of a call whose certificate proves nothing.
+// Unverified is the actor of a call whose certificate, or whose token, proves
+// nothing.
 const Unverified = "unverified"
 
 // An Entry is one call.
 type Entry struct {
 	Time      time.Time // of the call; written in UTC
 	RequestID string    // as a problem names it to the caller
-	Actor     string    // a SPIFFE ID, [Anonymous], or "uid:" and a number
-	Verb      string    // get, watch, sync, connect
-	Object    string    // what the verb was applied to, such as "secrets shop/db shop/api"
-	Outcome   string    // one of the outcomes above, or a problem's type
+	Actor     string    // a SPIFFE ID, a Kubernetes user, [Anonymous], [Unverified], or "uid:" and a number
+	// Credential is the id of the Kubernetes token that an operator showed. The
+	// API server's audit log has under it to whom that was issued.
+	Credential string
+	Verb       string // get, watch, sync, unseal, seal, reveal
+	Object     string // what the verb was applied to, such as "secrets shop/db shop/api"
+	Outcome    string // one of the outcomes above, or a problem's type
 }
 
 type wire struct {
-	Time      string `json:"time"`
-	RequestID string `json:"request,omitempty"`
-	Actor     string `json:"actor"`
-	Verb      string `json:"verb"`
-	Object    string `json:"object"`
-	Outcome   string `json:"outcome"`
+	Time       string `json:"time"`
+	RequestID  string `json:"request,omitempty"`
+	Actor      string `json:"actor"`
+	Credential string `json:"credential,omitempty"`
+	Verb       string `json:"verb"`
+	Object     string `json:"object"`
+	Outcome    string `json:"outcome"`
 }
 
 // line returns e as it is written, with its newline. Everything that may come
 // from a caller is bounded; JSON escapes what could forge another line.
 func (e Entry) line() []byte {
 	b, err := json.Marshal(wire{
-		Time:      e.Time.UTC().Format("2006-01-02T15:04:05.000000Z"),
-		RequestID: bound(e.RequestID, maxField),
-		Actor:     bound(e.Actor, maxField),
-		Verb:      bound(e.Verb, maxField),
-		Object:    bound(e.Object, maxObject),
-		Outcome:   bound(e.Outcome, maxField),
+		Time:       e.Time.UTC().Format("2006-01-02T15:04:05.000000Z"),
+		RequestID:  bound(e.RequestID, maxField),
+		Actor:      bound(e.Actor, maxField),
+		Credential: bound(e.Credential, maxField),
+		Verb:       bound(e.Verb, maxField),
+		Object:     bound(e.Object, maxObject),
+		Outcome:    bound(e.Outcome, maxField),
 	})
 	if err != nil {
 		// Strings always marshal.

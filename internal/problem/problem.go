@@ -4,11 +4,14 @@
 // A problem's type is stable, and is what a program decides on:
 //
 //	https://vsecm.com/problems/bad-request        400  the request makes no sense; sending it again will not help
-//	https://vsecm.com/problems/unauthorized       401  no X.509-SVID was presented, or it has expired
+//	https://vsecm.com/problems/unauthorized       401  no valid X.509-SVID, or no valid operator's token, was presented
 //	https://vsecm.com/problems/forbidden          403  the caller is known, and may not do this
 //	https://vsecm.com/problems/not-found          404  there is nothing under this path
 //	https://vsecm.com/problems/method-not-allowed 405  the path does not take this method
-//	https://vsecm.com/problems/too-many-requests  429  the caller has too many requests open at once
+//	https://vsecm.com/problems/key-id-needed      409  unseal: which root key this Safe had is not on record; name the one that is accepted
+//	https://vsecm.com/problems/wrong-key          422  unseal: the key is not this Safe's root key
+//	https://vsecm.com/problems/unreadable         422  the object exists, and does not open
+//	https://vsecm.com/problems/too-many-requests  429  the caller has too many requests open, or tries too often
 //	https://vsecm.com/problems/internal           500  a fault of Safe's; its log has it under the request id
 //	https://vsecm.com/problems/sealed             503  Safe holds no root key
 //	https://vsecm.com/problems/unavailable        503  Safe is starting, or cannot do this now; try again
@@ -45,6 +48,9 @@ const (
 	Forbidden        Type = "forbidden"
 	NotFound         Type = "not-found"
 	MethodNotAllowed Type = "method-not-allowed"
+	KeyIDNeeded      Type = "key-id-needed"
+	WrongKey         Type = "wrong-key"
+	Unreadable       Type = "unreadable"
 	TooManyRequests  Type = "too-many-requests"
 	Internal         Type = "internal"
 	Sealed           Type = "sealed"
@@ -66,15 +72,21 @@ func (t Type) describe() (status int, title string) {
 	case BadRequest:
 		return http.StatusBadRequest, "The request is malformed"
 	case Unauthorized:
-		return http.StatusUnauthorized, "A valid X.509-SVID is required"
+		return http.StatusUnauthorized, "A valid X.509-SVID, or an operator's token, is required"
 	case Forbidden:
 		return http.StatusForbidden, "The caller may not do this"
 	case NotFound:
 		return http.StatusNotFound, "There is nothing here"
 	case MethodNotAllowed:
 		return http.StatusMethodNotAllowed, "The method is not allowed here"
+	case KeyIDNeeded:
+		return http.StatusConflict, "The accepted key id must be named"
+	case WrongKey:
+		return http.StatusUnprocessableEntity, "The key is not this Safe's root key"
+	case Unreadable:
+		return http.StatusUnprocessableEntity, "The object cannot be read"
 	case TooManyRequests:
-		return http.StatusTooManyRequests, "The caller has too many requests open"
+		return http.StatusTooManyRequests, "The caller asks too often, or for too much at once"
 	case Sealed:
 		return http.StatusServiceUnavailable, "Safe is sealed"
 	case Unavailable:
@@ -171,7 +183,7 @@ func Read(resp *http.Response) *Problem {
 func parseType(uri string) Type {
 	for _, t := range []Type{
 		BadRequest, Unauthorized, Forbidden, NotFound, MethodNotAllowed,
-		TooManyRequests, Internal, Sealed, Unavailable, Timeout,
+		KeyIDNeeded, WrongKey, Unreadable, TooManyRequests, Internal, Sealed, Unavailable, Timeout,
 	} {
 		if uri == t.URI() {
 			return t

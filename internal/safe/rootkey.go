@@ -1,6 +1,7 @@
 package safe
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
+	"github.com/vsecm/kubectl-vsecm/internal/rootkey"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
@@ -133,4 +135,31 @@ func sealedTo(objects []*v1alpha1.EncryptedSecret) []encrypt.KeyID {
 		}
 	}
 	return slices.Sorted(maps.Keys(ids))
+}
+
+// A heldKey is a root key that Safe has had since its start, and keeps.
+type heldKey struct{ key *unseal.RootKey }
+
+func (h heldKey) Status() rootkey.Status {
+	return rootkey.Status{
+		State: rootkey.Unsealed, Input: "auto", Store: "file", KeyID: h.key.KeyID(),
+		Progress: rootkey.Progress{Given: 1, Needed: 1},
+	}
+}
+
+func (h heldKey) Recipient() (encrypt.Recipient, bool) { return h.key.Recipient(), true }
+
+func (h heldKey) Unseal(_ context.Context, text []byte, _ encrypt.KeyID) error {
+	given, err := unseal.Parse(text)
+	if err != nil {
+		return err
+	}
+	if given.KeyID() != h.key.KeyID() {
+		return fmt.Errorf("%w: %s is given, %s is needed", rootkey.ErrWrongKey, given.KeyID(), h.key.KeyID())
+	}
+	return nil
+}
+
+func (h heldKey) Seal(context.Context) error {
+	return fmt.Errorf("%w: a key in a file of its own cannot be sealed", rootkey.ErrUnavailable)
 }

@@ -33,17 +33,7 @@ import (
 const auditDrain = 5 * time.Second
 
 // Status is what GET /v1/status of the operator's socket answers.
-type Status struct {
-	Version string `json:"version"`
-	// KeyID of the root key.
-	KeyID string `json:"keyID"`
-	// Synced tells whether every stored object is being served.
-	Synced bool `json:"synced"`
-	// Unreadable are the stored files that are not served.
-	Unreadable []string `json:"unreadable,omitempty"`
-	// Sources, as they were configured.
-	Sources []reconcile.Status `json:"sources"`
-}
+type Status = serve.Status
 
 // Started says where a Safe that has started listens.
 type Started struct {
@@ -218,28 +208,28 @@ type serverParts struct {
 }
 
 func newServer(p serverParts) (*serve.Server, error) {
+	certificate, err := serve.SelfSigned()
+	if err != nil {
+		return nil, err
+	}
 	return serve.New(serve.Config{
-		Source:    p.self,
-		Workloads: p.self,
-		Cache:     p.secrets,
-		Recipient: func() serve.Recipient { return recipientOf(p.rootKey) },
-		Audit:     p.auditor,
-		Log:       p.log,
-		Metrics:   p.metrics,
-		Status:    p.status,
+		Source:      p.self,
+		Workloads:   p.self,
+		Certificate: certificate,
+		Cache:       p.secrets,
+		RootKey:     heldKey{p.rootKey},
+		Audit:       p.auditor,
+		Log:         p.log,
+		Metrics:     p.metrics,
+		Status:      p.status,
 		Sync: func(ctx context.Context, o reconcile.Override) error {
 			return syncNow(ctx, p.sources, o)
 		},
 	})
 }
 
-func (p serverParts) status() any {
-	st := Status{
-		Version: version.Get().Version,
-		KeyID:   string(p.rootKey.KeyID()),
-		Synced:  p.secrets.Synced(),
-		Sources: []reconcile.Status{},
-	}
+func (p serverParts) status() serve.Status {
+	st := serve.Status{Version: version.Get().Version}
 	for _, f := range p.objects.Faults() {
 		st.Unreadable = append(st.Unreadable, fmt.Sprintf("%s: %v", f.Path, f.Err))
 	}

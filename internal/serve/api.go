@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/vsecm/kubectl-vsecm/internal/audit"
+	"github.com/vsecm/kubectl-vsecm/internal/operator"
 	"github.com/vsecm/kubectl-vsecm/internal/problem"
 )
 
@@ -25,8 +26,8 @@ const (
 	maxStreams = 32
 )
 
-// A call is one request to the workload API, and what its log line and its
-// metrics will say.
+// A call is one request to the API, and what its log line and its metrics will
+// say.
 type call struct {
 	id      string
 	route   string
@@ -35,8 +36,15 @@ type call struct {
 	object  string
 	outcome string
 	code    int
-	conn    *connection // of the workload API
+	conn    *connection // of the TLS listener
 	peer    *peer       // nil: anonymous
+
+	// Of an operator's call alone.
+	credential string            // the id of the token
+	operator   operator.Operator // on the TLS listener, once they are known
+	local      bool              // on the Unix socket
+	mustRecord bool              // its line is written, or it is refused
+	onRecord   bool              // it was
 }
 
 func (s *Server) apiServer() *http.Server {
@@ -51,21 +59,12 @@ func (s *Server) apiServer() *http.Server {
 	return srv
 }
 
-// api answers a request to the workload API: it finds out who calls, lets the
+// api answers a request on the TLS listener: it finds out who calls, lets the
 // route answer, and accounts for it.
 func (s *Server) api(w http.ResponseWriter, r *http.Request) {
 	start := s.now()
 	c := &call{id: requestID(), route: "other", actor: audit.Anonymous, verb: verbOf(r.Method), object: "unknown"}
-	defer func() {
-		if v := recover(); v != nil {
-			s.Log.Error("a request failed", "request", c.id, "panic", panicText(v), "stack", string(debug.Stack()))
-			c.refuse(w, problem.Internal, "")
-		}
-		s.metrics.observe(c.route, c.code, s.now().Sub(start))
-		s.Audit.Note(audit.Entry{
-			Time: start, RequestID: c.id, Actor: c.actor, Verb: c.verb, Object: c.object, Outcome: c.outcome,
-		})
-	}()
+	defer s.account(w, c, start)
 	if !s.identify(w, r, c) {
 		return
 	}
@@ -78,25 +77,35 @@ func (s *Server) api(w http.ResponseWriter, r *http.Request) {
 	case "/v1/recipient":
 		c.route, c.object = "recipient", "recipient"
 		if c.acceptGET(w, r) {
-			c.answerJSON(w, s.Recipient())
+			s.recipient(w, c)
 		}
 	case "/v1/seal-status":
 		c.route, c.object = "seal-status", "seal-status"
 		if c.acceptGET(w, r) {
-			st := sealStatus{State: "unsealed"}
-			if s.Cache.Sealed() {
-				st.State = "sealed"
-			}
-			c.answerJSON(w, st)
+			s.sealStatus(w, c)
 		}
 	default:
-		c.refuse(w, problem.NotFound, "the workload API has no such path")
+		if op := operations[r.URL.Path]; op != nil && s.Operators != nil {
+			s.operate(w, r, c, op)
+			return
+		}
+		closeAfter(w)
+		c.refuse(w, problem.NotFound, "the API has no such path")
 	}
 }
 
-// sealStatus is the answer of GET /v1/seal-status.
-type sealStatus struct {
-	State string `json:"state"` // sealed or unsealed
+// account ends a call. It is deferred: a call that panicked is answered here, with
+// nothing of what it panicked with.
+func (s *Server) account(w http.ResponseWriter, c *call, start time.Time) {
+	if v := recover(); v != nil {
+		s.Log.Error("a request failed", "request", c.id, "panic", panicText(v), "stack", string(debug.Stack()))
+		c.onRecord = false // as it ended
+		c.refuse(w, problem.Internal, "")
+	}
+	s.metrics.observe(c.route, c.code, s.now().Sub(start))
+	if !c.onRecord {
+		s.Audit.Note(s.entry(c, start, c.outcome))
+	}
 }
 
 // identify finds out from the connection's certificate who calls. One that

@@ -12,15 +12,18 @@ import (
 // How many connections each listener has open at most. Those that come when
 // there are as many wait in the kernel's queue.
 const (
-	maxConnections = 10_000 // the workload API; each takes some 50 KiB
+	maxConnections = 10_000 // the TLS listener; each takes some 50 KiB
 	maxProbes      = 1000
 	maxScrapes     = 100 // the metrics
 )
 
-// A connection is what is known of a client's connection to the workload API.
+// A connection is what is known of a client's connection to the TLS listener.
 type connection struct {
 	net.Conn
 	opened time.Time
+	// audience is what an operator's token must be meant for. It follows from the
+	// certificate that the client was shown.
+	audience string
 
 	// The certificate is the connection's, so it is verified once.
 	once  sync.Once

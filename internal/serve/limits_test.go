@@ -195,38 +195,3 @@ func TestAConnectionThatAsksForNothingIsEnded(t *testing.T) {
 	check(t, err)
 	_, _ = io.Copy(io.Discard, c) // returns, or the test never ends
 }
-
-func TestPromise05_ASealedSafeAnswersNoMoreThanItMust(t *testing.T) {
-	s := newSafe(t)
-	s.apply("shop", "db", map[string]string{"password": "p"})
-	c := s.client(svc("shop", "db"))
-	eventually(t, "the object is served", func() bool {
-		return len(do(t, c, http.MethodGet, s.url+"/v1/secrets").values(t)) == 1
-	})
-	etag := s.etag(c)
-	s.Cache.Seal()
-	do(t, c, http.MethodGet, s.url+"/v1/secrets").is(t, problem.Sealed)
-	do(t, c, http.MethodGet, s.url+"/v1/secrets", "If-None-Match", etag).is(t, problem.Sealed)
-	do(t, c, http.MethodGet, s.url+"/v1/secrets?watch=1", "If-None-Match", etag).is(t, problem.Sealed)
-	if r := do(t, c, http.MethodHead, s.url+"/v1/secrets"); r.StatusCode != http.StatusServiceUnavailable || r.Header.Get("ETag") != "" {
-		t.Errorf("HEAD: %s with ETag %s", r.Status, r.Header.Get("ETag"))
-	}
-	status := func(want string) {
-		t.Helper()
-		if r := do(t, c, http.MethodGet, s.url+"/v1/seal-status"); string(r.body) != want {
-			t.Errorf("got %s", r.body)
-		}
-	}
-	status(`{"state":"sealed"}` + "\n")
-	if got := s.probe(s.readiness); got != http.StatusServiceUnavailable {
-		t.Errorf("readiness: %d", got)
-	}
-	do(t, c, http.MethodGet, s.url+"/v1/recipient")
-
-	s.Cache.Unseal()
-	status(`{"state":"unsealed"}` + "\n")
-	if got := s.probe(s.readiness); got != http.StatusOK {
-		t.Errorf("readiness: %d", got)
-	}
-	do(t, c, http.MethodGet, s.url+"/v1/secrets").values(t)
-}

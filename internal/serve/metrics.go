@@ -12,7 +12,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
 
-// metrics of the workload API. Labels come from fixed lists: a client cannot
+// metrics of the API. Labels come from fixed lists: a client cannot
 // make a new series.
 type metrics struct {
 	requests *prometheus.CounterVec
@@ -25,11 +25,11 @@ func newMetrics(reg prometheus.Registerer, source x509svid.Source) (*metrics, er
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "vsecm_http_requests_total",
-			Help: "Requests to the workload API, by route and HTTP status.",
+			Help: "Requests to the API, by route and HTTP status.",
 		}, []string{"route", "code"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "vsecm_http_request_duration_seconds",
-			Help:    "Time to answer a request to the workload API; that of route secrets-watch includes being held.",
+			Help:    "Time to answer a request to the API; that of route secrets-watch includes being held.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
 		}, []string{"route"}),
 		watches: prometheus.NewGauge(prometheus.GaugeOpts{
@@ -41,6 +41,9 @@ func newMetrics(reg prometheus.Registerer, source x509svid.Source) (*metrics, er
 		Name: "vsecm_svid_not_after_timestamp_seconds",
 		Help: "When Safe's own X.509-SVID expires, in Unix seconds; 0 when it has none.",
 	}, func() float64 {
+		if source == nil {
+			return 0
+		}
 		svid, err := source.GetX509SVID()
 		if err != nil {
 			return 0

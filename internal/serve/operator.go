@@ -6,136 +6,227 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/url"
 	"time"
 
 	"github.com/vsecm/kubectl-vsecm/internal/audit"
+	"github.com/vsecm/kubectl-vsecm/internal/operator"
 	"github.com/vsecm/kubectl-vsecm/internal/problem"
-	"github.com/vsecm/kubectl-vsecm/internal/reconcile"
-	"github.com/vsecm/kubectl-vsecm/pkg/sync"
 )
 
-// syncTimeout bounds POST /v1/sync.
-const syncTimeout = 2 * time.Minute
-
-type actorKey struct{}
-
-// operatorServer serves the operator's calls on a Unix socket. Who may open
-// the socket (mode 0600) may make them.
-func (s *Server) operatorServer() *http.Server {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/status", s.audited("status", func(w http.ResponseWriter, _ *http.Request, c *call) {
-		c.answerJSON(w, s.Status())
-	}))
-	mux.HandleFunc("GET /v1/recipient", s.audited("recipient", func(w http.ResponseWriter, _ *http.Request, c *call) {
-		c.answerJSON(w, s.Recipient())
-	}))
-	mux.HandleFunc("POST /v1/sync", s.audited("sources", s.syncNow))
-	mux.HandleFunc("/", s.unknownOperatorCall)
-
-	srv := s.plainServer(mux)
-	srv.WriteTimeout = syncTimeout + writeTimeout
-	srv.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
-		return context.WithValue(ctx, actorKey{}, socketActor(conn))
-	}
-	return srv
+// An operation is a call that operators make: on the TLS listener with a token, on the
+// Unix socket by being able to open it.
+type operation struct {
+	method string
+	// route, verb and object are its names in the metrics and in the audit log.
+	route, verb, object string
+	// takesBody says that the call has one, which serve reads.
+	takesBody bool
+	// timeout bounds what it does.
+	timeout time.Duration
+	// serve answers. It asks whether the caller may, puts the call on record, and only
+	// then does it.
+	serve func(*Server, http.ResponseWriter, *http.Request, *call)
 }
 
-// audited wraps an operator's call: it is on record before it is done, and is
-// refused when that cannot be.
-func (s *Server) audited(object string, handle func(http.ResponseWriter, *http.Request, *call)) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		c := newOperatorCall(r)
-		c.object = object
-		if object == "sources" {
-			c.verb = "sync"
-			if q := r.URL.Query(); len(q) > 0 {
-				c.object = fmt.Sprintf("%s %.200s", object, q.Encode())
+// operations are those of both listeners, by path.
+var operations = map[string]*operation{
+	"/v1/status": {method: http.MethodGet, route: "status", verb: "get", object: "status", timeout: shortTimeout, serve: (*Server).status},
+	"/v1/unseal": {method: http.MethodPost, route: "unseal", verb: "unseal", object: "root-key", takesBody: true, timeout: shortTimeout, serve: (*Server).unseal},
+	"/v1/seal":   {method: http.MethodPost, route: "seal", verb: "seal", object: "root-key", timeout: shortTimeout, serve: (*Server).seal},
+	"/v1/reveal": {method: http.MethodPost, route: "reveal", verb: "reveal", object: "secrets", takesBody: true, timeout: shortTimeout, serve: (*Server).reveal},
+	"/v1/sync":   {method: http.MethodPost, route: "sync", verb: "sync", object: "sources", timeout: syncTimeout, serve: (*Server).syncNow},
+}
+
+// socketOperations are those that need no operator on the TLS listener.
+var socketOperations = map[string]*operation{
+	"/v1/recipient": {method: http.MethodGet, route: "recipient", verb: "get", object: "recipient", timeout: shortTimeout, serve: recorded((*Server).recipient)},
+	"/v1/seal-status": {
+		method: http.MethodGet, route: "seal-status", verb: "get", object: "seal-status", timeout: shortTimeout, serve: recorded((*Server).sealStatus),
+	},
+}
+
+const (
+	// shortTimeout leaves time for the answer to be written (writeTimeout).
+	shortTimeout = 20 * time.Second
+	// syncTimeout bounds POST /v1/sync.
+	syncTimeout = 2 * time.Minute
+)
+
+// onSafe returns the permission to do something to Safe itself.
+func onSafe(verb string) operator.Attributes {
+	return operator.Attributes{Verb: verb, Resource: operator.Safes}
+}
+
+// operate answers an operator's call.
+func (s *Server) operate(w http.ResponseWriter, r *http.Request, c *call, op *operation) {
+	c.route, c.verb, c.object = op.route, op.verb, op.object
+	if r.Method != op.method {
+		w.Header().Set("Allow", op.method)
+		s.deny(w, r, c, problem.MethodNotAllowed, "this path takes "+op.method)
+		return
+	}
+	if !c.local && !s.authenticate(w, r, c) {
+		return
+	}
+	if !op.takesBody && r.ContentLength != 0 {
+		s.deny(w, r, c, problem.BadRequest, "this call takes no body")
+		return
+	}
+	err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(op.timeout + s.writeTimeout))
+	if err != nil {
+		s.failed(w, c, err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), op.timeout)
+	defer cancel()
+	op.serve(s, w, r.WithContext(ctx), c)
+}
+
+// authenticate finds out which operator calls over TLS. A client certificate is not asked
+// for it. One who is not known is noted rather than recorded: anybody can fail here.
+func (s *Server) authenticate(w http.ResponseWriter, r *http.Request, c *call) bool {
+	c.actor = audit.Unverified
+	token, err := bearerOf(r.Header)
+	if err != nil {
+		s.unauthorized(w, c, err.Error())
+		return false
+	}
+	from := addressOf(r.RemoteAddr)
+	if !s.badTokens.left(from, s.now()) {
+		s.tooMany(w, r, c, "too many tokens from this address were not valid")
+		return false
+	}
+	audience := r.Context().Value(connectionKey{}).(*connection).audience
+	who, err := s.Operators.Authenticate(r.Context(), token, audience)
+	switch {
+	case err == nil:
+	case errors.Is(err, operator.ErrUnauthenticated):
+		s.badTokens.take(from, s.now())
+		s.unauthorized(w, c, "the token is not valid here; one for this connection has the audience "+audience)
+		return false
+	case errors.Is(err, operator.ErrBusy):
+		s.tooMany(w, r, c, operator.ErrBusy.Error())
+		return false
+	default:
+		s.Log.Error("an operator could not be authenticated", "request", c.id, "error", err)
+		closeAfter(w)
+		c.refuse(w, problem.Unavailable, "the Kubernetes API could not be asked who the caller is")
+		return false
+	}
+	c.operator, c.actor, c.credential = who, who.Name, who.CredentialID
+	c.mustRecord = true
+	return true
+}
+
+func (s *Server) unauthorized(w http.ResponseWriter, c *call, detail string) {
+	w.Header().Set("WWW-Authenticate", "Bearer")
+	closeAfter(w)
+	c.refuse(w, problem.Unauthorized, detail)
+}
+
+func (s *Server) tooMany(w http.ResponseWriter, r *http.Request, c *call, detail string) {
+	w.Header().Set("Retry-After", "5")
+	s.deny(w, r, c, problem.TooManyRequests, detail)
+}
+
+// may tells whether the caller has every one of the permissions. If not, it has answered.
+func (s *Server) may(w http.ResponseWriter, r *http.Request, c *call, wanted ...operator.Attributes) bool {
+	if c.local {
+		return true
+	}
+	for _, a := range wanted {
+		allowed, err := s.Operators.Authorize(r.Context(), c.operator, a)
+		if err != nil {
+			s.Log.Error("an operator could not be authorised", "request", c.id, "error", err)
+			s.deny(w, r, c, problem.Unavailable, "the Kubernetes API could not be asked what the caller may do")
+			return false
+		}
+		if !allowed {
+			where := ""
+			if a.Namespace != "" {
+				where = " in namespace " + a.Namespace
 			}
-		}
-		if r.ContentLength != 0 {
-			if s.record(w, r, c, string(problem.BadRequest)) {
-				closeAfter(w)
-				c.refuse(w, problem.BadRequest, "this call takes no body")
-			}
-			return
-		}
-		if s.record(w, r, c, audit.Allowed) {
-			handle(w, r, c)
+			s.deny(w, r, c, problem.Forbidden, fmt.Sprintf("%s may not %s %s.vsecm.com%s", c.actor, a.Verb, a.Resource, where))
+			return false
 		}
 	}
+	return true
 }
 
-func (s *Server) unknownOperatorCall(w http.ResponseWriter, r *http.Request) {
-	c := newOperatorCall(r)
-	if s.record(w, r, c, string(problem.NotFound)) {
-		c.refuse(w, problem.NotFound, "the operator's socket has no such call")
+// deny refuses a call, and puts that on record. The connection is closed: a body that
+// nobody read may still be on its way.
+func (s *Server) deny(w http.ResponseWriter, r *http.Request, c *call, t problem.Type, detail string) {
+	closeAfter(w)
+	if c.mustRecord && !s.record(w, r, c, string(t)) {
+		return
 	}
-}
-
-func newOperatorCall(r *http.Request) *call {
-	return &call{id: requestID(), actor: r.Context().Value(actorKey{}).(string), verb: verbOf(r.Method), object: "unknown"}
+	c.refuse(w, t, detail)
 }
 
 // record writes a call's line, or answers that it could not.
 func (s *Server) record(w http.ResponseWriter, r *http.Request, c *call, outcome string) bool {
-	err := s.Audit.Record(r.Context(), audit.Entry{
-		Time: s.now(), RequestID: c.id, Actor: c.actor, Verb: c.verb, Object: c.object, Outcome: outcome,
-	})
-	if err != nil {
+	c.onRecord = true
+	if err := s.Audit.Record(r.Context(), s.entry(c, s.now(), outcome)); err != nil {
 		s.Log.Error("an operator's call was refused", "request", c.id, "error", err)
+		closeAfter(w)
 		c.refuse(w, problem.Unavailable, "the call cannot be written to the audit log")
 		return false
 	}
 	return true
 }
 
-// syncNow fetches every source, and puts on record how that ended, too.
-func (s *Server) syncNow(w http.ResponseWriter, r *http.Request, c *call) {
-	ctx, cancel := context.WithTimeout(r.Context(), syncTimeout)
-	defer cancel()
-	override, err := overrideOf(r.URL.Query())
-	if err != nil {
-		if s.record(w, r, c, string(problem.BadRequest)) {
-			c.refuse(w, problem.BadRequest, err.Error())
-		}
-		return
-	}
-	err = s.Sync(ctx, override)
-	outcome := audit.OK
-	if err != nil {
-		outcome = audit.Failed
-	}
-	if !s.record(w, r, c, outcome) {
-		return
-	}
-	switch {
-	case errors.Is(err, reconcile.ErrNothingWaits):
-		c.refuse(w, problem.BadRequest, err.Error())
-	case err != nil:
-		c.refuse(w, problem.Unavailable, err.Error())
-	default:
-		w.WriteHeader(http.StatusNoContent)
+// ended puts on record how a call went that was recorded as allowed before. What was
+// done was done, so the caller is told how it went even if the log fails now.
+func (s *Server) ended(r *http.Request, c *call, outcome string) {
+	// The caller may be gone; the line is not theirs.
+	if err := s.Audit.Record(context.WithoutCancel(r.Context()), s.entry(c, s.now(), outcome)); err != nil {
+		s.Log.Error("how an operator's call ended is not in the audit log", "request", c.id, "outcome", outcome, "error", err)
 	}
 }
 
-// overrideOf reads what an operator says with a sync.
-func overrideOf(q url.Values) (o reconcile.Override, err error) {
-	for name := range q {
-		to := &o.AllowDeletions
-		switch name {
-		case "allow-deletions":
-		case "accept-rewrite":
-			to = &o.AcceptRewrite
-		default:
-			return o, fmt.Errorf("unknown parameter %.40q", name)
-		}
-		if *to, err = sync.ParseRevision(q.Get(name)); err == nil && *to == "" {
-			err = errors.New("a revision is 40 hex digits")
-		}
-		if err != nil {
-			return o, fmt.Errorf("%s: %w", name, err)
+func (s *Server) entry(c *call, at time.Time, outcome string) audit.Entry {
+	return audit.Entry{
+		Time: at, RequestID: c.id, Actor: c.actor, Credential: c.credential, Verb: c.verb, Object: c.object, Outcome: outcome,
+	}
+}
+
+// recorded makes a call that anyone may make over TLS one of the socket's, where each is
+// on record.
+func recorded(answer func(*Server, http.ResponseWriter, *call)) func(*Server, http.ResponseWriter, *http.Request, *call) {
+	return func(s *Server, w http.ResponseWriter, r *http.Request, c *call) {
+		if s.record(w, r, c, audit.Allowed) {
+			answer(s, w, c)
 		}
 	}
-	return o, nil
+}
+
+type actorKey struct{}
+
+// operatorServer serves the operator's calls on a Unix socket. Who may open
+// the socket (mode 0600) may make them.
+func (s *Server) operatorServer() *http.Server {
+	srv := s.plainServer(http.HandlerFunc(s.socket))
+	srv.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
+		return context.WithValue(ctx, actorKey{}, socketActor(conn))
+	}
+	return srv
+}
+
+// socket answers a request on the Unix socket.
+func (s *Server) socket(w http.ResponseWriter, r *http.Request) {
+	start := s.now()
+	c := &call{
+		id: requestID(), route: "other", verb: verbOf(r.Method), object: "unknown",
+		actor: r.Context().Value(actorKey{}).(string), local: true, mustRecord: true,
+	}
+	defer s.account(w, c, start)
+	op := operations[r.URL.Path]
+	if op == nil {
+		op = socketOperations[r.URL.Path]
+	}
+	if op == nil {
+		s.deny(w, r, c, problem.NotFound, "the operator's socket has no such call")
+		return
+	}
+	s.operate(w, r, c, op)
 }

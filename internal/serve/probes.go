@@ -14,17 +14,16 @@ func (s *Server) live(w http.ResponseWriter, r *http.Request) {
 
 // ready answers the readiness probe: 503 while sealed, until the cache has seen
 // every object and Safe has an SVID, and once that has expired, since no workload
-// could connect then. The state of git never counts: what was delivered is served.
+// could connect then. Without SPIFFE none could ever, and it does not count. The state
+// of git never counts: what was delivered is served.
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	if !isProbe(w, r) {
 		return
 	}
-	svid, err := s.Source.GetX509SVID()
+	_, valid := s.svid()
 	switch {
-	case err != nil:
-		probeAnswer(w, http.StatusServiceUnavailable, "there is no X.509-SVID\n")
-	case s.now().After(svid.Certificates[0].NotAfter):
-		probeAnswer(w, http.StatusServiceUnavailable, "the X.509-SVID has expired\n")
+	case s.Source != nil && !valid:
+		probeAnswer(w, http.StatusServiceUnavailable, "there is no X.509-SVID, or it has expired\n")
 	case !s.Cache.Synced():
 		probeAnswer(w, http.StatusServiceUnavailable, "the cache is being filled\n")
 	case s.Cache.Sealed():

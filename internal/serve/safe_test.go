@@ -82,6 +82,7 @@ type safe struct {
 	socket *workloadapi.Socket
 	store  *store.Dir
 	key    *unseal.RootKey
+	root   *rootKey
 	audit  *buffer
 	log    *buffer
 
@@ -125,19 +126,19 @@ func startSafe(t testing.TB, fill bool, options ...safeOption) *safe {
 
 	registry := prometheus.NewRegistry()
 	log := slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	secrets := cache.New(must(unseal.NewKeyring(s.key))(t), registry, log)
+	s.root = &rootKey{key: s.key, cache: secrets}
 	auditLog := must(audit.New(s.audit, registry))(t)
 	t.Cleanup(func() { check(t, auditLog.Close(context.Background())) })
 	s.Server = must(New(Config{
 		Source:    source,
 		Workloads: must(identity.NewMapper(testDomain))(t),
-		Cache:     cache.New(must(unseal.NewKeyring(s.key))(t), registry, log),
-		Recipient: func() Recipient {
-			return Recipient{Recipient: s.key.Recipient().String(), KeyID: string(s.key.KeyID())}
-		},
-		Audit:   auditLog,
-		Log:     log,
-		Metrics: registry,
-		Status:  func() any { return map[string]any{"state": "fine"} },
+		Cache:     secrets,
+		RootKey:   s.root,
+		Audit:     auditLog,
+		Log:       log,
+		Metrics:   registry,
+		Status:    func() Status { return Status{Version: "v1.2.3"} },
 		Sync:    func(context.Context, reconcile.Override) error { return nil },
 	}))(t)
 	s.now = func() time.Time {
@@ -367,4 +368,14 @@ func must[T any](v T, err error) func(testing.TB) T {
 
 func svc(namespace, name string) string {
 	return fmt.Sprintf("spiffe://example.org/ns/%s/sa/%s", namespace, name)
+}
+
+// renew gives Safe an SVID that is valid for longer, and waits until it shows it.
+func (s *safe) renew(life time.Duration) {
+	s.t.Helper()
+	check(s.t, s.socket.Rotate(time.Now().Add(life)))
+	eventually(s.t, "Safe has its new SVID", func() bool {
+		svid, err := s.Source.GetX509SVID()
+		return err == nil && time.Until(svid.Certificates[0].NotAfter) > life-time.Minute
+	})
 }

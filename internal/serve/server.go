@@ -1,11 +1,32 @@
-// Package serve is Safe's listeners: the workload API over SPIFFE mTLS, the
-// probes, the metrics, and the operator's Unix socket of local mode.
+// Package serve is Safe's listeners: the API over TLS, the operator's Unix socket, the
+// probes and the metrics.
 //
-// # The workload API
+// # The API
 //
-//	GET /v1/secrets      a workload's secrets
-//	GET /v1/recipient    the public key, for anyone
-//	GET /v1/seal-status  whether Safe holds its root key, for anyone
+//	GET  /v1/secrets      a workload's secrets, over SPIFFE mTLS
+//	GET  /v1/recipient    the public key, for anyone
+//	GET  /v1/seal-status  whether Safe holds its root key, for anyone
+//	GET  /v1/status       how Safe fares, for operators, as all that follows
+//	POST /v1/unseal       the root key
+//	POST /v1/seal         drops it, and all that was opened with it
+//	POST /v1/reveal       one object's values
+//	POST /v1/sync         fetches every source now
+//
+// While Safe is sealed it answers status, seal status, recipient and unseal; of all
+// else a caller who may do it learns that it is sealed.
+//
+// # Operators
+//
+// On the TLS listener an operator shows a token, which [Operators] judges. Its audience
+// is made from the public key that Safe showed on that very connection, so it is
+// worth nothing anywhere else. On the Unix socket, of mode 0600, an operator is who
+// can open it, and need not show anything.
+//
+// What an operator does is on record before it is done, or it is not done. What
+// changes something has two lines: that it was allowed, and how it ended. Tokens that
+// prove nothing are counted for each address, and each operator's attempts to unseal.
+//
+// # Workloads
 //
 // A workload is who its X.509-SVID says ([identity.Mapper]). One that is
 // known and has no secrets gets an empty list rather than 404: it can watch
@@ -30,6 +51,7 @@ package serve
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -47,7 +69,10 @@ import (
 	"github.com/vsecm/kubectl-vsecm/internal/audit"
 	"github.com/vsecm/kubectl-vsecm/internal/cache"
 	"github.com/vsecm/kubectl-vsecm/internal/identity"
+	"github.com/vsecm/kubectl-vsecm/internal/operator"
 	"github.com/vsecm/kubectl-vsecm/internal/reconcile"
+	"github.com/vsecm/kubectl-vsecm/internal/rootkey"
+	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
 
 const (
@@ -63,43 +88,69 @@ const (
 	stopWait = 10 * time.Second
 )
 
-// A Config is what Safe's listeners need. All fields are required, except
-// those of the operator's socket when there is none.
+// RootKey is the seal of Safe, as [rootkey.Keeper] keeps it.
+type RootKey interface {
+	// Status tells what anyone may know.
+	Status() rootkey.Status
+	// Recipient returns the public key to encrypt for; false if there is none yet.
+	Recipient() (encrypt.Recipient, bool)
+	// Unseal takes the text of the root key, and leaves wiping it to the caller. accept is
+	// the key id that the operator named, or empty. Errors: those of
+	// [unseal.Parse], [rootkey.ErrWrongKey], [rootkey.ErrConfirm],
+	// [rootkey.ErrUnavailable]; none quotes the text.
+	Unseal(ctx context.Context, text []byte, accept encrypt.KeyID) error
+	// Seal drops the root key. Where an error says that it could not be made to last
+	// ([rootkey.ErrUnavailable]), it was dropped all the same.
+	Seal(ctx context.Context) error
+}
+
+// Operators judges the tokens of operators, as [operator.Reviewer] does.
+type Operators interface {
+	// Authenticate returns whose token it is. Errors: [operator.ErrUnauthenticated],
+	// [operator.ErrBusy]; any other means that it could not be judged.
+	Authenticate(ctx context.Context, token, audience string) (operator.Operator, error)
+	// Authorize tells whether an operator may do something.
+	Authorize(context.Context, operator.Operator, operator.Attributes) (bool, error)
+}
+
+// A Config is what Safe's listeners need. All fields are required that do not say
+// otherwise.
 type Config struct {
 	// Source gives Safe's own SVID, and the bundle that clients are verified
-	// with. While it has none, no handshake succeeds.
+	// with. While it has no valid one, the certificate below is shown. nil: there is no
+	// SPIFFE, and no workload is served.
 	Source interface {
 		x509svid.Source
 		x509bundle.Source
 	}
 	// Workloads maps clients' SPIFFE IDs, as an [identity.Mapper] does. Its
-	// trust domain is Safe's. It is not asked before Source has an SVID.
+	// trust domain is Safe's. It is not asked before Source has an SVID, nor without
+	// SPIFFE.
 	Workloads interface {
 		TrustDomain() spiffeid.TrustDomain
 		Workload(spiffeid.ID) (identity.Workload, error)
 	}
+	// Certificate is shown where there is no valid SVID ([SelfSigned]). Without a Leaf it
+	// is none, and handshakes fail then.
+	Certificate tls.Certificate
 	// Cache holds the secrets.
 	Cache *cache.Cache
-	// Recipient returns the public key to encrypt for.
-	Recipient func() Recipient
+	// RootKey is the seal.
+	RootKey RootKey
+	// Operators judges tokens. nil: no operator is served on the TLS listener.
+	Operators Operators
 
 	Audit *audit.Log
 	Log   *slog.Logger
 	// Metrics is registered with, and served.
 	Metrics *prometheus.Registry
 
-	// Status returns what GET /v1/status of the operator's socket shows, as
-	// a value for encoding/json. It holds no secret.
-	Status func() any
+	// Status returns, of what GET /v1/status shows, the version, the replica's name, what
+	// is unreadable, and the sources. The server fills in the rest.
+	Status func() Status
 	// Sync fetches every source now, for POST /v1/sync, and takes the word of
 	// an operator; [reconcile.ErrNothingWaits] if there is none to give.
 	Sync func(context.Context, reconcile.Override) error
-}
-
-// A Recipient is the public half of the root key.
-type Recipient struct {
-	Recipient string `json:"recipient"` // age1pq1… or age1…
-	KeyID     string `json:"keyID"`
 }
 
 // Listeners are where a [Server] serves. Those that are nil are left out.
@@ -118,6 +169,9 @@ type Server struct {
 	watches *watchLimit
 	budget  *budget
 
+	unseals   *attempts // by actor
+	badTokens *attempts // by address
+
 	// stopping ends when Run begins to stop, and with it every watch.
 	stopping context.Context
 	stop     context.CancelFunc
@@ -129,16 +183,19 @@ type Server struct {
 	writeTimeout time.Duration
 
 	anonymousIdle time.Duration
-	connections   int // to the workload API
+	connections   int // to the TLS listener
 }
 
 // New returns a server, and registers its metrics.
 func New(c Config) (*Server, error) {
 	stopping, stop := context.WithCancel(context.Background())
 	s := &Server{
-		Config:   c,
-		watches:  newWatchLimit(maxWatches),
-		budget:   newBudget(maxBytes, maxWorkloadBytes, roomWait),
+		Config:    c,
+		watches:   newWatchLimit(maxWatches),
+		budget:    newBudget(maxBytes, maxWorkloadBytes, roomWait),
+		unseals:   newAttempts(unsealEvery, unsealBurst, maxCallers),
+		badTokens: newAttempts(badTokenEvery, badTokenBurst, maxCallers),
+
 		stopping: stopping,
 		stop:     stop,
 
@@ -186,7 +243,7 @@ func (s *Server) Run(ctx context.Context, l Listeners) error {
 			return shutDown(srv, name)
 		})
 	}
-	run(l.API, s.connections, "the workload API", s.apiServer())
+	run(l.API, s.connections, "the API", s.apiServer())
 	run(l.Liveness, maxProbes, "liveness", s.probeServer(s.live))
 	run(l.Readiness, maxProbes, "readiness", s.probeServer(s.ready))
 	run(l.Metrics, maxScrapes, "metrics", s.plainServer(s.metricsHandler()))

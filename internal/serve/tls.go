@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
 	"github.com/vsecm/kubectl-vsecm/internal/identity"
@@ -19,11 +18,17 @@ import (
 // handshake that fails in TLS 1.3 often sees no more than a broken connection,
 // whereas a request is answered with the reason, and is on record. A certificate
 // that does not verify opens less than none at all.
+//
+// Without SPIFFE there is nothing to verify one with, and none is asked for.
 func (s *Server) tlsConfig() *tls.Config {
+	ask := tls.RequestClientCert
+	if s.Source == nil {
+		ask = tls.NoClientCert
+	}
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS13,
-		GetCertificate: tlsconfig.GetCertificate(s.Source),
-		ClientAuth:     tls.RequestClientCert,
+		GetCertificate: s.certificate,
+		ClientAuth:     ask,
 		// Each connection proves its key anew.
 		SessionTicketsDisabled: true,
 	}

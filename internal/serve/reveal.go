@@ -1,0 +1,153 @@
+package serve
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/vsecm/kubectl-vsecm/internal/answer"
+	"github.com/vsecm/kubectl-vsecm/internal/audit"
+	"github.com/vsecm/kubectl-vsecm/internal/cache"
+	"github.com/vsecm/kubectl-vsecm/internal/identity"
+	"github.com/vsecm/kubectl-vsecm/internal/operator"
+	"github.com/vsecm/kubectl-vsecm/internal/problem"
+	"github.com/vsecm/kubectl-vsecm/internal/store"
+	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
+)
+
+// maxReveal bounds, in bytes, the body of POST /v1/reveal: two names.
+const maxReveal = 4 << 10
+
+// reveal answers POST /v1/reveal: one object's values. Whether there is such an object is
+// for those to know who may reveal it. Its line is written once it is known what is
+// delivered, and before any of it is.
+func (s *Server) reveal(w http.ResponseWriter, r *http.Request, c *call) {
+	body, err := readBody(r, maxReveal)
+	if err != nil {
+		s.deny(w, r, c, bodyProblem(err), err.Error())
+		return
+	}
+	key, err := parseReveal(body)
+	if err != nil {
+		s.deny(w, r, c, problem.BadRequest, err.Error())
+		return
+	}
+	c.object = "secrets " + key.String()
+	if !s.may(w, r, c, operator.Attributes{Verb: "reveal", Resource: operator.EncryptedSecrets, Namespace: key.Namespace, Name: key.Name}) {
+		return
+	}
+	switch {
+	case s.sealed():
+		s.deny(w, r, c, problem.Sealed, "")
+		return
+	case !s.Cache.Synced():
+		w.Header().Set("Retry-After", "1")
+		s.deny(w, r, c, problem.Unavailable, "safe is starting")
+		return
+	}
+	// Operators have a share of the room for answers, as each workload has; no workload
+	// is without a namespace.
+	leave, err := s.budget.enter(r.Context(), identity.Workload{Name: c.actor}, s.Cache.SizeOf(key))
+	if err != nil {
+		s.revealFailed(w, r, c, err)
+		return
+	}
+	defer leave()
+	answer, err := s.revealed(r, key)
+	defer clear(answer)
+	if err != nil {
+		s.revealFailed(w, r, c, err)
+		return
+	}
+	if s.record(w, r, c, audit.OK) {
+		c.answer(w, answer)
+	}
+}
+
+// revealed returns the answer, which is the caller's to wipe.
+func (s *Server) revealed(r *http.Request, key store.Key) ([]byte, error) {
+	found, err := s.Cache.Reveal(r.Context(), key)
+	if err != nil {
+		return nil, err
+	}
+	defer cache.Wipe([]cache.Secret{found.Secret})
+	return encodeRevealed(key, found), nil
+}
+
+func (s *Server) revealFailed(w http.ResponseWriter, r *http.Request, c *call, err error) {
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		s.deny(w, r, c, problem.NotFound, "there is no such EncryptedSecret")
+	case errors.Is(err, cache.ErrUnreadable):
+		s.deny(w, r, c, problem.Unreadable, err.Error())
+	case errors.Is(err, cache.ErrSealed):
+		s.deny(w, r, c, problem.Sealed, "")
+	case errors.Is(err, errWorkloadBusy):
+		s.tooMany(w, r, c, "too many answers to this caller are under way")
+	case errors.Is(err, errBusy):
+		w.Header().Set("Retry-After", "1")
+		s.deny(w, r, c, problem.Unavailable, err.Error())
+	case r.Context().Err() != nil:
+		s.deny(w, r, c, problem.Timeout, "")
+	default:
+		s.Log.Error("a request failed", "request", c.id, "error", err)
+		s.deny(w, r, c, problem.Internal, "")
+	}
+}
+
+// parseReveal reads the body of POST /v1/reveal: {"namespace":"shop","name":"db"}.
+func parseReveal(body []byte) (store.Key, error) {
+	var in struct {
+		Namespace string `json:"namespace"`
+		Name      string `json:"name"`
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&in); err != nil {
+		return store.Key{}, errors.New(`the body is not {"namespace":…,"name":…}`)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return store.Key{}, errors.New("the body is more than one JSON object")
+	}
+	if err := encrypt.ValidateNamespace(in.Namespace); err != nil {
+		return store.Key{}, fmt.Errorf("namespace: %w", err)
+	}
+	if err := encrypt.ValidateName(in.Name); err != nil {
+		return store.Key{}, fmt.Errorf("name: %w", err)
+	}
+	return store.Key{Namespace: in.Namespace, Name: in.Name}, nil
+}
+
+// encodeRevealed writes the answer into a buffer that never grows: what would be left
+// behind of it when it did could not be wiped.
+func encodeRevealed(key store.Key, found cache.Revealed) []byte {
+	// The names of the members, the type and the namespace take the room of a name.
+	size := answer.Frame() + answer.SecretSize(key.Name) + answer.SecretSize(key.Namespace) + answer.SecretSize(found.Type)
+	for k, value := range found.Data {
+		size += answer.ValueSize(k, len(value))
+	}
+	b := appendString(append(make([]byte, 0, size), `{"namespace":`...), key.Namespace)
+	b = appendString(append(b, `,"name":`...), key.Name)
+	if found.Type != "" {
+		b = appendString(append(b, `,"type":`...), found.Type)
+	}
+	b = append(b, `,"updated":"`...)
+	b = found.Updated.UTC().AppendFormat(b, time.RFC3339)
+	b = append(b, `","data":{`...)
+	for i, k := range slices.Sorted(maps.Keys(found.Data)) {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(appendString(b, k), `:"`...)
+		b = base64.StdEncoding.AppendEncode(b, found.Data[k])
+		b = append(b, '"')
+	}
+	return append(b, "}}\n"...)
+}

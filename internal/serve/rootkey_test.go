@@ -1,0 +1,86 @@
+package serve
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/vsecm/kubectl-vsecm/internal/cache"
+	"github.com/vsecm/kubectl-vsecm/internal/rootkey"
+	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
+	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
+)
+
+// A rootKey is the seal of a test's Safe: what rootkey.Keeper is, without a place where
+// anything is kept.
+type rootKey struct {
+	key   *unseal.RootKey
+	cache *cache.Cache
+
+	// onRecipient and onUnseal, where set, are called at the beginning.
+	onRecipient func()
+	onUnseal    func()
+
+	mu       sync.Mutex
+	lost     bool  // the record of the recipient
+	place    error // what it cannot be reached for
+	attempts int
+	marked   bool
+}
+
+func (k *rootKey) Status() rootkey.Status {
+	st := rootkey.Status{State: rootkey.Unsealed, Input: "manual", Store: "memory", KeyID: k.key.KeyID(), Progress: rootkey.Progress{Given: 1, Needed: 1}}
+	if k.cache.Sealed() {
+		st.State, st.Reason, st.Progress.Given = rootkey.Sealed, "an operator sealed it", 0
+	}
+	return st
+}
+
+func (k *rootKey) Recipient() (encrypt.Recipient, bool) {
+	if k.onRecipient != nil {
+		k.onRecipient()
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.key.Recipient(), !k.lost
+}
+
+func (k *rootKey) Unseal(_ context.Context, text []byte, accept encrypt.KeyID) error {
+	if k.onUnseal != nil {
+		k.onUnseal()
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.attempts++
+	given, err := unseal.Parse(text)
+	switch {
+	case err != nil:
+		return err
+	case k.lost && accept != given.KeyID():
+		return fmt.Errorf("%w: name %s", rootkey.ErrConfirm, given.KeyID())
+	case given.KeyID() != k.key.KeyID():
+		return fmt.Errorf("%w: %s was given, %s is needed", rootkey.ErrWrongKey, given.KeyID(), k.key.KeyID())
+	case k.place != nil:
+		return k.place
+	}
+	k.cache.Unseal()
+	return nil
+}
+
+func (k *rootKey) Seal(context.Context) error {
+	k.cache.Seal()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.place != nil {
+		return k.place
+	}
+	k.marked = true
+	return nil
+}
+
+// set changes what the root key's place is like.
+func (k *rootKey) set(change func(*rootKey)) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	change(k)
+}
