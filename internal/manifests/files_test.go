@@ -11,30 +11,10 @@ import (
 	"testing"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
 	"github.com/vsecm/kubectl-vsecm/internal/safecmd"
 )
-
-// decode returns the documents of a YAML stream.
-func decode(t *testing.T, text []byte) []unstructured.Unstructured {
-	t.Helper()
-	var objects []unstructured.Unstructured
-	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(text), 4096)
-	for {
-		var object unstructured.Unstructured
-		switch err := decoder.Decode(&object.Object); {
-		case err != nil && err.Error() == "EOF":
-			return objects
-		case err != nil:
-			t.Fatal(err)
-		}
-		if object.Object != nil {
-			objects = append(objects, object)
-		}
-	}
-}
 
 // A manifest of the root key's Secret, applied again, would replace the root key: VSecM's
 // has a placeholder for it. One of the record would make Safe forget which key is its own.
@@ -98,7 +78,7 @@ func TestSafeKnowsItsVariablesAndPorts(t *testing.T) {
 		}
 		ports, _, _ := unstructured.NestedSlice(container, "ports")
 		for _, port := range ports {
-			number := strings.TrimSuffix(string(jsonText(t, port.(map[string]any)["containerPort"])), "\n")
+			number := jsonText(t, port.(map[string]any)["containerPort"])
 			known = append(known, number)
 			if !strings.Contains(help.String(), ":"+number) {
 				t.Errorf("%s has port %s, which safe serve --help does not mention", path, number)
