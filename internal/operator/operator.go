@@ -3,7 +3,7 @@
 //
 // The questions are asked as Kubernetes' own components ask them, over Safe's REST
 // clients rather than k8s.io/apiserver, which would double Safe's size. Nothing is
-// remembered: a token that was revoked opens nothing a moment later.
+// remembered here; the API server itself remembers for ten seconds whose a token is.
 //
 // # What is asked for
 //
