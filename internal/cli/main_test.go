@@ -13,6 +13,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
+
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/controlplane"
 )
 
 // TestMain makes this binary be kubectl-vsecm too: for the scripts, and, since
@@ -51,9 +53,10 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Without it, the scripts that need it are left out; make test has one.
 	kubectl, err := exec.LookPath("kubectl")
-	if err != nil {
-		t.Fatalf("the tests need kubectl, which hack/prepare installs: %v", err)
+	if err != nil && os.Getenv(controlplane.Variable) != "" {
+		t.Fatal(err)
 	}
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
