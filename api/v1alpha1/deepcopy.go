@@ -28,6 +28,8 @@ func (o *EncryptedSecret) DeepCopy() *EncryptedSecret {
 		s.Metadata.Annotations = maps.Clone(s.Metadata.Annotations)
 		c.Spec.Secret = &s
 	}
+	// A condition holds nothing that can be changed from outside.
+	c.Status.Conditions = slices.Clone(o.Status.Conditions)
 	return &c
 }
 

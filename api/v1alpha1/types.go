@@ -29,7 +29,8 @@ type EncryptedSecret struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	Spec EncryptedSecretSpec `json:"spec"`
+	Spec   EncryptedSecretSpec   `json:"spec"`
+	Status EncryptedSecretStatus `json:"status,omitzero"`
 }
 
 // EncryptedSecretSpec is what a developer seals and commits.
@@ -69,4 +70,12 @@ type SecretDelivery struct {
 type SecretMetadata struct {
 	Labels      map[string]string `json:"labels,omitempty"`
 	Annotations map[string]string `json:"annotations,omitempty"`
+}
+
+// EncryptedSecretStatus says what became of an [EncryptedSecret].
+type EncryptedSecretStatus struct {
+	// ObservedGeneration is the generation of the object that this is about.
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// Conditions, at most one of each type.
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }

@@ -47,7 +47,7 @@ func (w *watching) handle(t *testing.T, e store.Event) {
 			t.Errorf("Applied %s with the object %v", e.Key, e.Object)
 			return
 		}
-		w.known[e.Key] = e.Object.Spec.EncryptedData["password"]
+		w.known[e.Key] = text(e.Object)
 	case store.Deleted:
 		if _, ok := w.known[e.Key]; !ok {
 			t.Errorf("Deleted %s, which was never told", e.Key)
@@ -85,8 +85,8 @@ func (w *watching) until(t *testing.T, what string, ok func(known map[store.Key]
 func watchTells(t *testing.T, s store.Store) {
 	verifyNoLeak(t)
 	a, b, c := store.Key{Namespace: "shop", Name: "a"}, store.Key{Namespace: "shop", Name: "b"}, store.Key{Namespace: "web", Name: "c"}
-	apply(t, s, alice, Object("shop", "a", "1"))
-	apply(t, s, alice, Object("shop", "b", "1"))
+	apply(t, s, alice, object("shop", "a", "1"))
+	apply(t, s, alice, object("shop", "b", "1"))
 	w := watch(t, s)
 	w.until(t, "Synced", func(_ map[store.Key]string, synced bool) bool { return synced })
 	w.mu.Lock()
@@ -99,14 +99,14 @@ func watchTells(t *testing.T, s store.Store) {
 		do   func()
 		want map[store.Key]string
 	}{
-		{func() { apply(t, s, bob, Object("web", "c", "1")) }, map[store.Key]string{a: "1", b: "1", c: "1"}},
-		{func() { apply(t, s, alice, Object("shop", "a", "2")) }, map[store.Key]string{a: "2", b: "1", c: "1"}},
+		{func() { apply(t, s, bob, object("web", "c", "1")) }, map[store.Key]string{a: "1", b: "1", c: "1"}},
+		{func() { apply(t, s, alice, object("shop", "a", "2")) }, map[store.Key]string{a: "2", b: "1", c: "1"}},
 		{func() {
 			if err := s.Delete(t.Context(), alice, b); err != nil {
 				t.Error(err)
 			}
 		}, map[store.Key]string{a: "2", c: "1"}},
-		{func() { apply(t, s, bob, Object("shop", "b", "3")) }, map[store.Key]string{a: "2", b: "3", c: "1"}},
+		{func() { apply(t, s, bob, object("shop", "b", "3")) }, map[store.Key]string{a: "2", b: "3", c: "1"}},
 	}
 	for i, step := range steps {
 		step.do()
@@ -143,7 +143,7 @@ func watchCoalesces(t *testing.T, s store.Store) {
 				t.Errorf("Deleted %s, which was never told", e.Key)
 				return
 			}
-			told = append(told, e.Object.Spec.EncryptedData["password"])
+			told = append(told, text(e.Object))
 			if told[len(told)-1] == "final" {
 				once.Do(func() { close(last) })
 			}
@@ -151,12 +151,12 @@ func watchCoalesces(t *testing.T, s store.Store) {
 	}()
 	await(t, "Synced", stuck)
 	for i := range 20 {
-		apply(t, s, alice, Object("shop", "db", fmt.Sprintf("%02d", i)))
+		apply(t, s, alice, object("shop", "db", fmt.Sprintf("%02d", i)))
 	}
 	if err := s.Delete(t.Context(), alice, store.Key{Namespace: "shop", Name: "db"}); err != nil {
 		t.Error(err)
 	}
-	apply(t, s, alice, Object("shop", "db", "final"))
+	apply(t, s, alice, object("shop", "db", "final"))
 	close(release)
 	await(t, "the newest state", last)
 	cancel()
@@ -183,7 +183,7 @@ func watchesAreIndependent(t *testing.T, s store.Store) {
 	}()
 	await(t, "the first event", stuck)
 	w := watch(t, s)
-	apply(t, s, alice, Object("shop", "db", "1"))
+	apply(t, s, alice, object("shop", "db", "1"))
 	w.until(t, "a change, while another watcher is stuck", func(known map[store.Key]string, _ bool) bool { return len(known) == 1 })
 	close(release)
 	if err := <-done; !errors.Is(err, context.Canceled) {
@@ -202,7 +202,7 @@ func watchEnds(t *testing.T, s store.Store) {
 		w.mu.Lock()
 		events := w.events
 		w.mu.Unlock()
-		apply(t, s, alice, Object("shop", "db", fmt.Sprint(events)))
+		apply(t, s, alice, object("shop", "db", fmt.Sprint(events)))
 		if w.mu.Lock(); w.events != events {
 			t.Error("an event came after Watch had returned")
 		}

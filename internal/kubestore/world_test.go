@@ -1,0 +1,216 @@
+package kubestore_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/rest"
+
+	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
+	"github.com/vsecm/kubectl-vsecm/internal/kube"
+	"github.com/vsecm/kubectl-vsecm/internal/kubestore"
+	"github.com/vsecm/kubectl-vsecm/internal/store"
+	"github.com/vsecm/kubectl-vsecm/internal/store/storetest"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/controlplane"
+)
+
+const (
+	// patience bounds every wait. It only ends a test that has failed.
+	patience = time.Minute
+
+	// sealed is how every sealed value begins.
+	sealed = "YWdlLWVuY3J5cHRpb24ub3JnL3Yx"
+
+	owner = "shop.main"
+)
+
+var cluster controlplane.Shared
+
+func TestMain(m *testing.M) {
+	cluster.EveryTest = true
+	os.Exit(cluster.Main(m))
+}
+
+// A world is a cluster with the CRD, and the namespaces that tests use.
+type world struct {
+	*controlplane.ControlPlane
+	http   *http.Client
+	client *kube.Client
+}
+
+var namespaces = []string{"shop", "web", "a", "shop-a", strings.Repeat("n", 63)}
+
+// shared returns the world that most tests share, without any objects.
+func shared(t testing.TB) *world {
+	t.Helper()
+	w := newWorld(t, cluster.Start(t))
+	for _, namespace := range namespaces {
+		if err := w.client.VSecM.Delete().Namespace(namespace).Resource(v1alpha1.ResourceEncryptedSecrets).Do(context.Background()).Error(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return w
+}
+
+func newWorld(t testing.TB, cp *controlplane.ControlPlane) *world {
+	t.Helper()
+	w := &world{ControlPlane: cp}
+	config := cp.Config()
+	config.QPS = -1
+	var err error
+	if w.client, err = kube.NewClient(config); err != nil {
+		t.Fatal(err)
+	}
+	if c, ok := w.client.VSecM.(*rest.RESTClient); ok {
+		w.http = c.Client
+		t.Cleanup(w.http.CloseIdleConnections)
+	}
+	w.kubectl(t, "", "apply", "-k", crds(t))
+	w.kubectl(t, "", "wait", "--for=condition=Established", "crd/encryptedsecrets.vsecm.com")
+	for _, namespace := range namespaces {
+		body := `{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"` + namespace + `"}}`
+		err := w.client.Core.Post().Resource("namespaces").SetHeader("Content-Type", "application/json").
+			Body([]byte(body)).Do(t.Context()).Error()
+		if err != nil && !apierrors.IsAlreadyExists(err) {
+			t.Fatal(err)
+		}
+	}
+	return w
+}
+
+func crds(t testing.TB) string {
+	t.Helper()
+	dir, err := filepath.Abs("../../safe/crds")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// kubectl runs kubectl as the admin, which has to succeed, and returns what it printed.
+func (w *world) kubectl(t testing.TB, stdin string, args ...string) string {
+	t.Helper()
+	out, errOut, err := w.Kubectl(t, w.Kubeconfig(), stdin, args...)
+	if err != nil {
+		t.Fatalf("kubectl %s: %v\n%s", strings.Join(args, " "), err, errOut)
+	}
+	return out
+}
+
+// open returns a store that runs until the test ends, and its log.
+func (w *world) open(t testing.TB) (*kubestore.Store, *syncBuffer) {
+	t.Helper()
+	log := &syncBuffer{}
+	s := kubestore.New(w.client, slog.New(slog.NewJSONHandler(log, nil)))
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("Run ended with %v", err)
+		}
+	})
+	return s, log
+}
+
+// object returns an object whose value says text.
+func object(name, text string) *v1alpha1.EncryptedSecret {
+	return storetest.Object("shop", name, sealed+text)
+}
+
+func keyOf(name string) store.Key { return store.Key{Namespace: "shop", Name: name} }
+
+func apply(t testing.TB, s store.Store, o *v1alpha1.EncryptedSecret) bool {
+	t.Helper()
+	changed, err := s.Apply(t.Context(), owner, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return changed
+}
+
+func get(t testing.TB, s store.Store, name string) *v1alpha1.EncryptedSecret {
+	t.Helper()
+	o, err := s.Get(t.Context(), keyOf(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+func exists(t testing.TB, s store.Store, name string) bool {
+	t.Helper()
+	_, err := s.Get(t.Context(), keyOf(name))
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		t.Fatal(err)
+	}
+	return err == nil
+}
+
+func textOf(o *v1alpha1.EncryptedSecret) string {
+	return strings.TrimPrefix(o.Spec.EncryptedData["password"], sealed)
+}
+
+// await waits until what s tells makes ok true.
+func await(t testing.TB, s store.Store, what string, ok func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	_ = s.Watch(ctx, func(store.Event) {
+		if ok() {
+			cancel()
+		}
+	})
+	if !ok() {
+		t.Fatalf("not seen: %s", what)
+	}
+}
+
+// raw creates an object from JSON, past every check of this program.
+func (w *world) raw(t testing.TB, namespace, body string) {
+	t.Helper()
+	err := w.client.VSecM.Post().Namespace(namespace).Resource(v1alpha1.ResourceEncryptedSecrets).
+		SetHeader("Content-Type", "application/json").Body([]byte(body)).Do(t.Context()).Error()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func toJSON(t testing.TB, v any) string {
+	t.Helper()
+	data, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// A syncBuffer is a log.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
