@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -41,7 +42,7 @@ func newEncrypt(streams genericiooptions.IOStreams, conn *connection) *cobra.Com
 
 Each value is sealed to the recipients, and bound to its namespace, name, key,
 readers and kind of delivery: anywhere else it is refused. Only public keys are
-needed; no cluster is asked.
+needed, and no cluster where recipients are named.
 
 Values come from files, standard input or a hidden prompt. --from-literal is
 there for values that are no secret yet: the command line is seen by shell
@@ -59,7 +60,8 @@ those Secrets: a file, - for standard input, or a folder. With -w DIR, which
 must exist, each goes to a file of the same path below DIR.
 
 Recipients come from --recipient and --recipients-file, from $VSECM_RECIPIENTS,
-or from .vsecm.yaml, in this order; the namespace from -n, the input,
+from .vsecm.yaml, or from what Safe publishes in the kubeconfig's cluster, in
+this order; the namespace from -n, the input,
 .vsecm.yaml or the kubeconfig's current context. The rules of .vsecm.yaml are
 found by the path of -w; without it, by NAME.yaml, or the name of the file of
 -f, in the working directory.
@@ -85,6 +87,7 @@ changed.`,
 		Args: func(_ *cobra.Command, args []string) error { return o.takeArgs(args) },
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.spec.changed = cmd.Flags().Changed
+			o.recipients.published = o.publishedOnce(cmd.Context())
 			return o.run(cmd.Context())
 		},
 		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
@@ -351,6 +354,31 @@ func (o *encryptOptions) resolveOnce(p *project) func(encrypt.Rule) ([]encrypt.R
 		rs, err := o.recipients.resolve(p, rule)
 		byRule[rule.Path] = rs
 		return rs, err
+	}
+}
+
+// publishedOnce asks the cluster for Safe's recipient, once, and says which it was: whoever has
+// another cluster in mind is to see it.
+func (o *encryptOptions) publishedOnce(ctx context.Context) func(namespace string) (encrypt.Recipient, error) {
+	var (
+		once sync.Once
+		r    encrypt.Recipient
+		fail error
+	)
+	return func(namespace string) (encrypt.Recipient, error) {
+		once.Do(func() {
+			asking, cancel, err := o.conn.within(ctx, statusTimeout)
+			if err != nil {
+				fail = err
+				return
+			}
+			defer cancel()
+			var where string
+			if r, where, fail = o.conn.published(asking, namespace); fail == nil {
+				fmt.Fprintf(o.streams.ErrOut, "note: sealed to key %s, which Safe publishes in %s\n", r.KeyID(), visible(where))
+			}
+		})
+		return r, fail
 	}
 }
 

@@ -64,9 +64,10 @@ func readRootKey(streams genericiooptions.IOStreams, path string) (*unseal.RootK
 
 // A terminal asks a person. Its prompts go to standard error.
 type terminal struct {
-	fd  int
-	in  *bufio.Reader
-	out io.Writer
+	file *os.File
+	fd   int
+	in   *bufio.Reader
+	out  io.Writer
 }
 
 // terminalOf returns the terminal that standard input is, or nil.
@@ -75,7 +76,11 @@ func terminalOf(streams genericiooptions.IOStreams) *terminal {
 	if !ok || !term.IsTerminal(int(f.Fd())) {
 		return nil
 	}
-	return &terminal{fd: int(f.Fd()), in: bufio.NewReader(f), out: streams.ErrOut}
+	return newTerminal(f, streams.ErrOut)
+}
+
+func newTerminal(f *os.File, out io.Writer) *terminal {
+	return &terminal{file: f, fd: int(f.Fd()), in: bufio.NewReader(f), out: out}
 }
 
 func (t *terminal) ask(prompt string) (string, error) {
@@ -119,11 +124,21 @@ func (t *terminal) askHidden(name string) ([]byte, error) {
 }
 
 func (t *terminal) readHidden(prompt string) ([]byte, error) {
+	return t.hidden(prompt, func() ([]byte, error) { return term.ReadPassword(t.fd) })
+}
+
+// hidden shows a prompt, and has read take the answer without echo. A person who
+// interrupts it gets their echo back.
+func (t *terminal) hidden(prompt string, read func() ([]byte, error)) ([]byte, error) {
 	state, err := term.GetState(t.fd)
 	if err != nil {
 		return nil, fmt.Errorf("reading from the terminal: %w", err)
 	}
-	// A person who interrupts the prompt gets their echo back.
+	leave := func(code int) {
+		_ = term.Restore(t.fd, state)
+		fmt.Fprintln(t.out)
+		os.Exit(code)
+	}
 	interrupted := make(chan os.Signal, 1)
 	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
 	done, ended := make(chan struct{}), make(chan struct{})
@@ -136,20 +151,23 @@ func (t *terminal) readHidden(prompt string) ([]byte, error) {
 		defer close(ended)
 		select {
 		case s := <-interrupted:
-			_ = term.Restore(t.fd, state)
-			fmt.Fprintln(t.out)
 			if s == syscall.SIGTERM {
-				os.Exit(exitTerminated)
+				leave(exitTerminated)
 			}
-			os.Exit(exitInterrupted)
+			leave(exitInterrupted)
 		case <-done:
 		}
 	}()
 
 	fmt.Fprint(t.out, prompt)
-	value, err := term.ReadPassword(t.fd)
+	value, err := read()
+	if errors.Is(err, errInterrupted) {
+		leave(exitInterrupted)
+	}
+	_ = term.Restore(t.fd, state)
 	fmt.Fprintln(t.out)
 	if err != nil {
+		clear(value)
 		return nil, fmt.Errorf("reading from the terminal: %w", err)
 	}
 	return value, nil

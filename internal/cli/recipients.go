@@ -16,16 +16,21 @@ import (
 const recipientsVariable = "VSECM_RECIPIENTS"
 
 // recipientFlags say whom to seal to. The first source that names anybody counts: the
-// flags, the environment, the project file.
+// flags, the environment, the project file, what Safe publishes in the
+// cluster. Only for the last a kubeconfig is read.
 type recipientFlags struct {
 	recipients []string
 	files      []string
+	namespace  namespaceFlag
+	published  func(namespace string) (encrypt.Recipient, error) // asked once
+	fromSafe   bool
 }
 
 func (f *recipientFlags) addTo(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVarP(&f.recipients, "recipient", "r", nil, "Seal to this `RECIPIENT` (age1…). May be repeated")
 	cmd.Flags().StringArrayVar(&f.files, "recipients-file", nil, "Seal to the recipients in this `FILE`, one a line. May be repeated")
 	_ = cmd.RegisterFlagCompletionFunc("recipient", cobra.NoFileCompletions)
+	f.namespace.addTo(cmd)
 }
 
 // explicit tells whether it is the caller who says whom to seal to, and not the
@@ -50,6 +55,10 @@ func (f *recipientFlags) agrees(m encrypt.Manifest, recipients []encrypt.Recipie
 		if info, err := encrypt.Inspect(sealed); err == nil && slices.Equal(info.KeyIDs, ids) {
 			return nil
 		}
+	}
+	if f.fromSafe {
+		return withHint(fmt.Errorf("%s:%d: %s: its values are sealed to others than to this cluster's Safe", m.File, m.Line, m.Object.Name),
+			"is this the right cluster? See --context; if its key is meant, name it with --recipient or in $%s", recipientsVariable)
 	}
 	return withHint(fmt.Errorf("%s:%d: %s: its values are sealed to others than %s names now", m.File, m.Line, m.Object.Name, encrypt.ProjectFile),
 		"look at who changed the recipients; if they are right, name them with --recipient, --recipients-file or in $%s", recipientsVariable)
@@ -87,8 +96,17 @@ func (f *recipientFlags) resolve(p *project, rule encrypt.Rule) ([]encrypt.Recip
 		}
 	}
 	if len(all) == 0 {
-		return nil, withHint(errors.New("no recipients to seal to"),
-			"name one with --recipient, in $%s or in .vsecm.yaml; 'kubectl vsecm recipient' prints that of a root key", recipientsVariable)
+		r, err := f.published(string(f.namespace))
+		if errors.Is(err, errNoCluster) {
+			return nil, withHint(errors.New("no recipients to seal to, and no cluster to ask for Safe's"),
+				"name one with --recipient, in $%s or in .vsecm.yaml, or a kubeconfig with --kubeconfig; 'kubectl vsecm recipient' prints that of a root key", recipientsVariable)
+		}
+		if err != nil {
+			return nil, withHint(fmt.Errorf("no recipients to seal to were named, and Safe's could not be found: %w", err),
+				"name one with --recipient, in $%s or in .vsecm.yaml, or the cluster with --context", recipientsVariable)
+		}
+		f.fromSafe = true
+		all = append(all, r)
 	}
 	unique, err := encrypt.UniqueRecipients(all)
 	if errors.Is(err, encrypt.ErrMixedRecipients) {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -20,6 +21,7 @@ import (
 
 type revealOptions struct {
 	streams genericiooptions.IOStreams
+	safe    safeFlag
 	now     func() time.Time
 
 	file      string
@@ -30,14 +32,17 @@ type revealOptions struct {
 	output    outputFlag
 }
 
-func newReveal(streams genericiooptions.IOStreams) *cobra.Command {
-	o := revealOptions{streams: streams, now: time.Now, output: outputFlag{forms: []string{"yaml", "json", "env"}}}
+func newReveal(streams genericiooptions.IOStreams, conn *connection) *cobra.Command {
+	o := revealOptions{streams: streams, safe: safeFlag{conn: conn}, now: time.Now, output: outputFlag{forms: []string{"yaml", "json", "env"}}}
 	cmd := &cobra.Command{
-		Use:   "reveal [NAME] -f FILE --root-key FILE [--key KEY]",
-		Short: "Decrypt manifests with the root key, without Safe",
-		Long: `Decrypt the manifests in a file with the root key, without Safe and without a
-cluster. This is for disaster recovery: where Safe runs, workloads get their
-secrets from it.
+		Use:   "reveal (NAME | -f FILE --root-key FILE) [-n NAMESPACE] [flags]",
+		Short: "Show what is sealed, through Safe or with the root key",
+		Long: `Show a secret's values.
+
+With a NAME alone, Safe opens it, for whoever may reveal secrets in that
+namespace; Safe's audit log has it. With -f and --root-key, the manifests in a
+file are decrypted here, without Safe and without a cluster: this is for
+disaster recovery.
 
 The output is in the clear: v1/Secret documents (yaml, json), or lines
 NAME_KEY='VALUE' for a shell (env). With --key it is exactly the value's bytes
@@ -45,7 +50,10 @@ and nothing else. Each value is held to the place where it stands: one that was
 copied from elsewhere is refused, and then nothing is printed.
 
 Exit codes: 0 done, 1 error.`,
-		Example: `  # Everything in a file
+		Example: `  # Through Safe
+  kubectl vsecm reveal db -n shop --key password
+
+  # Everything in a file
   kubectl vsecm reveal -f secrets/db.yaml --root-key root-key.txt
 
   # Exactly the bytes of one value
@@ -63,13 +71,14 @@ Exit codes: 0 done, 1 error.`,
 			}
 			return nil
 		},
-		RunE: func(*cobra.Command, []string) error { return o.run() },
+		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
 	}
 	cmd.Flags().StringVarP(&o.file, "filename", "f", "", "The `FILE` of manifests, or - for standard input")
 	cmd.Flags().StringVar(&o.rootKey, "root-key", "", "The `FILE` of the root key, or - for standard input")
-	cmd.Flags().StringVarP(&o.namespace, "namespace", "n", "", "Only manifests of this `NAMESPACE`")
+	cmd.Flags().StringVarP(&o.namespace, "namespace", "n", "", "The secret's `NAMESPACE`, by default the current context's; of a file, only the manifests of it")
 	cmd.Flags().StringVar(&o.key, "key", "", "Print the value of this `KEY` alone")
 	o.output.addTo(cmd, "Form of the output")
+	o.safe.addTo(cmd)
 	_ = cmd.RegisterFlagCompletionFunc("namespace", cobra.NoFileCompletions)
 	_ = cmd.RegisterFlagCompletionFunc("key", func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		return completeKeys(o.file, strings.Join(args, ""))
@@ -82,10 +91,12 @@ Exit codes: 0 done, 1 error.`,
 
 func (o revealOptions) check() error {
 	switch {
-	case o.file == "":
-		return withHint(errors.New("no manifests given"), "name their file with -f")
-	case o.rootKey == "":
-		return withHint(errors.New("no root key given"), "name its file with --root-key")
+	case o.name == "" && o.file == "":
+		return withHint(errors.New("nothing to reveal"), "give the NAME of a secret, or a file of manifests with -f")
+	case o.file == "" && o.rootKey != "":
+		return withHint(errors.New("no manifests given for the root key"), "name their file with -f, or leave out --root-key to ask Safe")
+	case o.file != "" && o.rootKey == "":
+		return withHint(errors.New("no root key given"), "name its file with --root-key, or leave out -f to ask Safe")
 	case o.file == "-" && o.rootKey == "-":
 		return errors.New("standard input can be the manifests or the root key, not both")
 	case o.key != "" && o.output.value != "":
@@ -94,9 +105,12 @@ func (o revealOptions) check() error {
 	return nil
 }
 
-func (o revealOptions) run() error {
+func (o revealOptions) run(ctx context.Context) error {
 	if err := o.check(); err != nil {
 		return err
+	}
+	if o.file == "" {
+		return o.runOnline(ctx)
 	}
 	manifests, err := o.manifests()
 	if err != nil {

@@ -32,6 +32,7 @@ import (
 const (
 	exitOK          = 0
 	exitError       = 1
+	exitSealed      = 2   // of 'status' alone
 	exitInterrupted = 130 // as shells have it: 128 and the number of the signal
 	exitTerminated  = 143
 )
@@ -48,6 +49,10 @@ func Main(ctx context.Context, args []string, streams genericiooptions.IOStreams
 	err := cmd.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK
+	}
+	if errors.Is(err, errSealed) {
+		fmt.Fprintln(streams.ErrOut, "note: sealed; 'kubectl vsecm unseal' gives it the root key")
+		return exitSealed
 	}
 	report(streams.ErrOut, err)
 	return exitError
@@ -80,10 +85,12 @@ func New(streams genericiooptions.IOStreams) *cobra.Command {
 		newEncrypt(streams, conn),
 		newInspect(streams),
 		newValidate(streams),
-		newReveal(streams),
-		newRecipient(streams),
-		newStatus(streams),
-		newSync(streams),
+		newReveal(streams, conn),
+		newRecipient(streams, conn),
+		newStatus(streams, conn),
+		newUnseal(streams, conn),
+		newSeal(streams, conn),
+		newSync(streams, conn),
 		newOptions(streams),
 		newVersion(streams),
 		newCompletion(streams),
@@ -165,7 +172,7 @@ func report(w io.Writer, err error) {
 	}
 	var hinted hintError
 	if errors.As(err, &hinted) {
-		fmt.Fprintln(w, "hint:", hinted.hint)
+		fmt.Fprintln(w, "hint:", visible(hinted.hint))
 	}
 }
 

@@ -2,80 +2,207 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
+	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/api/validate/content"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/vsecm/kubectl-vsecm/internal/publication"
 )
 
 // safeVariable is where operators reach Safe.
 const safeVariable = "VSECM_SAFE"
 
-const maxAnswerSize = 16 << 20
+// safePort is where Safe's pods listen.
+const safePort = 8443
 
-// A safeFlag says where Safe is reached by its operators.
-type safeFlag struct{ address string }
-
-func (f *safeFlag) addTo(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.address, "safe", "", "Where Safe is reached: `unix://SOCKET` (default $VSECM_SAFE)")
+// A safeFlag says where Safe is reached by its operators, and in whose name.
+type safeFlag struct {
+	conn      *connection
+	address   string
+	namespace namespaceFlag
+	account   string
+	tokenFile string
 }
 
-// call makes one call and returns the answer's body.
-func (f safeFlag) call(ctx context.Context, timeout time.Duration, method, target string) ([]byte, error) {
-	address := f.address
-	if address == "" {
-		address = os.Getenv(safeVariable)
+func (f *safeFlag) addTo(cmd *cobra.Command) {
+	f.addAddressTo(cmd)
+	f.namespace.addTo(cmd)
+	cmd.Flags().StringVar(&f.account, "service-account", "", "Act as this service account, `NAMESPACE/NAME`, instead of Safe's own")
+	cmd.Flags().StringVar(&f.tokenFile, "token-file", "", "Take the service account's token from this `FILE`, and request none")
+	_ = cmd.RegisterFlagCompletionFunc("service-account", cobra.NoFileCompletions)
+}
+
+func (f *safeFlag) addAddressTo(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.address, "safe", "", "Where Safe is reached: `https://HOST:PORT`, several by commas, or unix://SOCKET (default $VSECM_SAFE, or a port-forward to each of its pods)")
+	_ = cmd.RegisterFlagCompletionFunc("safe", cobra.FixedCompletions([]string{"https://", "unix://"}, cobra.ShellCompDirectiveNoSpace|cobra.ShellCompDirectiveNoFileComp))
+}
+
+// A namespaceFlag is --safe-namespace.
+type namespaceFlag string
+
+func (f *namespaceFlag) addTo(cmd *cobra.Command) {
+	cmd.Flags().StringVar((*string)(f), "safe-namespace", publication.DefaultNamespace, "The `NAMESPACE` that Safe is installed in")
+	_ = cmd.RegisterFlagCompletionFunc("safe-namespace", cobra.NoFileCompletions)
+}
+
+// given returns the addresses that --safe or the environment name.
+func (f *safeFlag) given() string {
+	if f.address != "" {
+		return f.address
 	}
-	if address == "" {
-		return nil, withHint(errors.New("no Safe given"), "name its operator's socket with --safe or $%s", safeVariable)
+	return os.Getenv(safeVariable)
+}
+
+// Safes are the replicas that a verb works with.
+type safes struct {
+	replicas  []*replica
+	published *publication.Publication // nil where only sockets are named
+	cluster   *cluster                 // likewise
+}
+
+// open finds Safe's replicas, to be asked in the name of one of its accounts. It connects to
+// none yet.
+func (f *safeFlag) open(ctx context.Context, account string) (*safes, error) {
+	source := tokenSource{namespace: string(f.namespace), account: account, file: f.tokenFile}
+	if f.account != "" {
+		namespace, name, ok := strings.Cut(f.account, "/")
+		if !ok || len(content.IsDNS1123Label(namespace)) > 0 || len(content.IsDNS1123Subdomain(name)) > 0 {
+			return nil, errors.New("--service-account: want NAMESPACE/NAME")
+		}
+		source.namespace, source.account = namespace, name
 	}
-	socket, ok := strings.CutPrefix(address, "unix://")
-	if !ok {
-		return nil, withHint(fmt.Errorf("%s: not the address of an operator's socket", address), "write unix:///PATH")
+	if len(content.IsDNS1123Label(string(f.namespace))) > 0 {
+		return nil, errors.New("--safe-namespace: not the name of a namespace")
 	}
-	client := &http.Client{
-		Timeout: timeout,
-		Transport: &http.Transport{
-			DisableKeepAlives: true,
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-			},
-		},
+	s := &safes{}
+	if given := f.given(); given != "" {
+		for address := range strings.SplitSeq(given, ",") {
+			r, err := newReplica(address)
+			if err != nil {
+				return nil, err
+			}
+			s.replicas = append(s.replicas, r)
+		}
 	}
-	request, err := http.NewRequestWithContext(ctx, method, "http://safe"+target, nil)
-	if err != nil {
+	if err := f.throughCluster(ctx, s, source); err != nil {
+		s.close()
 		return nil, err
 	}
-	response, err := client.Do(request)
+	return s, nil
+}
+
+// throughCluster gives each replica what it is recognised by; where none is named, it
+// finds them too.
+func (f *safeFlag) throughCluster(ctx context.Context, s *safes, source tokenSource) error {
+	if len(s.replicas) > 0 && !s.remote() {
+		return nil
+	}
+	cluster, err := f.conn.cluster()
+	if errors.Is(err, errNoCluster) {
+		if len(s.replicas) == 0 {
+			return withHint(errors.New("no Safe given, and no cluster to look for it in"), "name Safe with --safe or $%s, or a kubeconfig with --kubeconfig", safeVariable)
+		}
+		return withHint(errors.New("there is no kubeconfig, and so nothing to recognise Safe by"), "name the one of Safe's cluster with --kubeconfig")
+	}
 	if err != nil {
-		var failed *net.OpError
-		if errors.As(err, &failed) {
-			return nil, withHint(fmt.Errorf("reaching Safe at %s: %w", address, failed.Err), "is it running, and are you its user?")
-		}
-		return nil, fmt.Errorf("reaching Safe at %s: %w", address, err)
+		return withHint(err, "name Safe with --safe or $%s, or another kubeconfig with --kubeconfig", safeVariable)
 	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(response.Body, maxAnswerSize))
-	if err != nil {
-		return nil, fmt.Errorf("reading Safe's answer: %w", err)
-	}
-	if response.StatusCode >= http.StatusMultipleChoices {
-		var problem struct {
-			Title, Detail string
+	s.cluster, source.cluster = cluster, cluster
+	if len(s.replicas) == 0 {
+		pods, err := cluster.safePods(ctx, string(f.namespace))
+		if err != nil {
+			return err
 		}
-		_ = json.Unmarshal(text, &problem) // the code says enough where it is none
-		said := problem.Detail
-		if said == "" {
-			said = strings.TrimSpace(response.Status + " " + problem.Title)
+		for _, pod := range pods {
+			s.replicas = append(s.replicas, &replica{name: pod, base: "https://safe", remote: true, dial: func(ctx context.Context) (net.Conn, error) {
+				return cluster.forward(ctx, string(f.namespace), pod, safePort)
+			}})
 		}
-		return nil, fmt.Errorf("asking Safe: %s", said)
 	}
-	return text, nil
+	// Pods first: what the youngest of them is recognised by is published later.
+	if s.published, err = cluster.publication(ctx, string(f.namespace)); err != nil {
+		return err
+	}
+	pins := newPins(cluster.String(), s.published)
+	for _, r := range s.replicas {
+		r.pins, r.source = pins, source
+	}
+	return nil
+}
+
+// remote tells whether a replica is reached by more than a socket of this machine.
+func (s *safes) remote() bool {
+	for _, r := range s.replicas {
+		if r.remote {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *safes) close() {
+	for _, r := range s.replicas {
+		r.close()
+	}
+	if s.cluster != nil {
+		s.cluster.close()
+	}
+}
+
+// each does something with every replica, at once, and returns their errors in the order of
+// the replicas.
+func (s *safes) each(do func(i int, r *replica) error) []error {
+	errs := make([]error, len(s.replicas))
+	var all sync.WaitGroup
+	for i, r := range s.replicas {
+		all.Go(func() { errs[i] = do(i, r) })
+	}
+	all.Wait()
+	return errs
+}
+
+// within bounds what is done with a replica: by --request-timeout where that is given.
+func (c *connection) within(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc, error) {
+	if c.overrides.Timeout != "" && c.overrides.Timeout != "0" {
+		given, err := clientcmd.ParseTimeout(c.overrides.Timeout)
+		if err != nil {
+			return nil, nil, errors.New("--request-timeout: want a number of seconds, or a duration such as 30s")
+		}
+		if given > 0 {
+			timeout = given
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	return ctx, cancel, nil
+}
+
+// newReplica returns the replica at an address. It does not connect.
+func newReplica(address string) (*replica, error) {
+	dialer := &net.Dialer{}
+	if socket, ok := strings.CutPrefix(address, "unix://"); ok && socket != "" {
+		return &replica{name: address, base: "http://safe", dial: func(ctx context.Context) (net.Conn, error) {
+			return dialer.DialContext(ctx, "unix", socket)
+		}}, nil
+	}
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery+u.Fragment != "" {
+		return nil, withHint(fmt.Errorf("%q: not an address of Safe", address), "write https://HOST:PORT or unix:///PATH")
+	}
+	port := u.Port()
+	if port == "" {
+		port = "443"
+	}
+	// Straight, past every proxy: the pin is what this connection is about.
+	return &replica{name: "https://" + u.Host, base: "https://" + u.Host, host: u.Hostname(), remote: true, dial: func(ctx context.Context) (net.Conn, error) {
+		return dialer.DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
+	}}, nil
 }

@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -14,6 +17,8 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
+
+	"github.com/vsecm/kubectl-vsecm/internal/publication"
 )
 
 const statusTimeout = 30 * time.Second
@@ -24,13 +29,24 @@ type statusOptions struct {
 	output  outputFlag
 }
 
-// A status is what Safe answers of itself.
+// A status is what a replica answers of itself.
 type status struct {
 	Version    string         `json:"version"`
+	Replica    string         `json:"replica"`
+	State      string         `json:"state"`
+	Input      string         `json:"input"`
+	Store      string         `json:"store"`
 	KeyID      string         `json:"keyID"`
+	Reason     string         `json:"reason"`
+	Progress   progress       `json:"progress"`
 	Synced     bool           `json:"synced"`
-	Unreadable []string       `json:"unreadable,omitempty"`
+	Unreadable []string       `json:"unreadable"`
+	SVID       *statusSVID    `json:"svid"`
 	Sources    []sourceStatus `json:"sources"`
+}
+
+type statusSVID struct {
+	NotAfter time.Time `json:"notAfter"`
 }
 
 type sourceStatus struct {
@@ -68,19 +84,30 @@ type statusFault struct {
 	Message string `json:"message"`
 }
 
-func newStatus(streams genericiooptions.IOStreams) *cobra.Command {
-	o := statusOptions{streams: streams, output: outputFlag{forms: []string{"json", "yaml"}}}
-	cmd := &cobra.Command{
-		Use:   "status [--safe unix://SOCKET]",
-		Short: "Show how Safe and its git sources fare",
-		Long: `Show how Safe and its git sources fare: the revision that was applied, and what
-keeps manifests from being delivered, with file, line and field. Safe is asked
-at its operator's socket, unix:///PATH, from --safe or $VSECM_SAFE.
+// errSealed says that a replica is sealed, which its status has shown already.
+var errSealed = errors.New("sealed")
 
-Exit codes: 0 all is well, 1 faults or another error.`,
-		Example: `  kubectl vsecm status --safe unix:///var/lib/vsecm/operator.sock`,
-		Args:    noArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
+func newStatus(streams genericiooptions.IOStreams, conn *connection) *cobra.Command {
+	o := statusOptions{streams: streams, safe: safeFlag{conn: conn}, output: outputFlag{forms: []string{"json", "yaml"}}}
+	cmd := &cobra.Command{
+		Use:   "status [flags]",
+		Short: "Show how Safe and its git sources fare",
+		Long: `Show how each replica of Safe fares: whether it is sealed, which root key it has
+or needs, and until when its SVID is valid; and how its git sources fare: the
+revision that was applied, and what keeps manifests from being delivered, with
+file, line and field.
+
+Exit codes: 0 all is well, 1 faults or another error, 2 a replica is sealed.`,
+		Example: `  kubectl vsecm status
+
+  # Is it sealed?
+  kubectl vsecm status >/dev/null; [ $? -eq 2 ] && kubectl vsecm unseal
+
+  # A Safe on this machine
+  kubectl vsecm status --safe unix:///var/lib/vsecm/operator.sock`,
+		Args:              noArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
 	}
 	o.safe.addTo(cmd)
 	o.output.addTo(cmd, "Form of the output")
@@ -88,31 +115,104 @@ Exit codes: 0 all is well, 1 faults or another error.`,
 }
 
 func (o statusOptions) run(ctx context.Context) error {
-	text, err := o.safe.call(ctx, statusTimeout, http.MethodGet, "/v1/status")
+	ctx, cancel, err := o.safe.conn.within(ctx, statusTimeout)
 	if err != nil {
 		return err
 	}
-	var st status
-	if err := json.Unmarshal(text, &st); err != nil {
-		return fmt.Errorf("reading Safe's answer: %w", err)
-	}
-	if o.output.value != "" {
-		// What a newer Safe tells beyond what this plugin knows is kept.
-		var all any
-		if err := json.Unmarshal(text, &all); err != nil {
-			return fmt.Errorf("reading Safe's answer: %w", err)
-		}
-		if err := printObject(o.streams.Out, o.output.value, all); err != nil {
-			return err
-		}
-	} else if err := o.print(st); err != nil {
+	defer cancel()
+	all, err := o.safe.open(ctx, viewerAccount)
+	if err != nil {
 		return err
 	}
-	if !st.well() {
+	defer all.close()
+	return o.show(ctx, all)
+}
+
+// show asks every replica, and shows what those answered that did.
+func (o statusOptions) show(ctx context.Context, all *safes) error {
+	texts := make([][]byte, len(all.replicas))
+	states := make([]status, len(all.replicas))
+	errs := all.each(func(i int, r *replica) (err error) {
+		if texts[i], err = r.act(ctx, http.MethodGet, "/v1/status", nil, ""); err != nil {
+			return err
+		}
+		if err := decode(r, texts[i], &states[i]); err != nil {
+			return err
+		}
+		if states[i].Replica == "" {
+			states[i].Replica = r.name
+		}
+		return nil
+	})
+	var answered []status
+	for i, st := range states {
+		if errs[i] == nil {
+			answered = append(answered, st)
+		}
+	}
+	var err error
+	switch {
+	case o.output.value != "":
+		err = o.printAll(all, texts, errs)
+	case len(answered) > 0:
+		err = o.print(answered)
+	}
+	if err != nil {
+		return err
+	}
+	o.missing(all, answered)
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	sealed, well := false, true
+	for _, st := range answered {
+		sealed = sealed || st.sealed()
+		well = well && st.well()
+	}
+	switch {
+	case sealed:
+		return errSealed
+	case !well:
 		return errors.New("not all is well")
 	}
 	return nil
 }
+
+// printAll prints what the replicas answered, with what a newer Safe tells beyond what this
+// plugin knows.
+func (o statusOptions) printAll(all *safes, texts [][]byte, errs []error) error {
+	replicas := make([]map[string]any, len(all.replicas))
+	for i, r := range all.replicas {
+		answer := make(map[string]any)
+		if errs[i] != nil {
+			answer["error"] = visible(errs[i].Error())
+		} else if err := json.Unmarshal(texts[i], &answer); err != nil {
+			return fmt.Errorf("%s: its answer is not Safe's", r.name)
+		}
+		if _, has := answer["replica"]; !has {
+			answer["replica"] = r.name
+		}
+		replicas[i] = answer
+	}
+	return printObject(o.streams.Out, o.output.value, map[string]any{"replicas": replicas})
+}
+
+// missing names the replicas that were not asked: the addresses of --safe need not be all.
+func (o statusOptions) missing(all *safes, answered []status) {
+	if all.published == nil || o.safe.given() == "" {
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(all.published.Replicas)) {
+		asked := slices.ContainsFunc(answered, func(st status) bool { return st.Replica == name })
+		if seen := all.published.Replicas[name].Seen; !asked && time.Since(seen) < publication.Stale {
+			fmt.Fprintf(o.streams.ErrOut, "note: %s was not asked: --safe does not lead to it\n", visible(name))
+		}
+	}
+}
+
+// sealed tells whether somebody has to unseal it. A Safe before sealing was built tells
+// no state.
+func (st status) sealed() bool { return st.State != "" && st.State != unsealed }
 
 func (st status) well() bool {
 	if len(st.Unreadable) > 0 || !st.Synced {
@@ -126,110 +226,98 @@ func (st status) well() bool {
 	return true
 }
 
-func (o statusOptions) print(st status) error {
-	fmt.Fprintf(o.streams.Out, "Safe %s, key %s\n", st.Version, st.KeyID)
-	if !st.Synced {
-		fmt.Fprintln(o.streams.Out, "Not all stored objects are served yet.")
-	}
-	for _, line := range st.Unreadable {
-		fmt.Fprintf(o.streams.Out, "Unreadable: %s\n", line)
-	}
-	if len(st.Sources) > 0 {
-		fmt.Fprintln(o.streams.Out)
-	}
+func (o statusOptions) print(replicas []status) error {
 	w := tabwriter.NewWriter(o.streams.Out, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(w, "SOURCE\tREADY\tAPPLIED\tOBJECTS\tFAULTS\tLAST SUCCESS")
-	for _, s := range st.Sources {
-		ready := "True"
-		if s.troubled() {
-			ready = "False"
+	fmt.Fprintln(w, "REPLICA\tSTATE\tMODE\tPROGRESS\tKEY\tSYNCED\tSVID-EXPIRES\tVERSION")
+	for _, st := range replicas {
+		row := []string{
+			st.Replica, orNone(st.State), orNone(strings.Trim(st.Input+"/"+st.Store, "/")),
+			fmt.Sprintf("%d/%d", st.Progress.Given, st.Progress.Needed),
+			orNone(short(st.KeyID)), yesOrNo(st.Synced), st.svidExpires(), st.Version,
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\n", s.Source, ready, orNone(short(s.Revision)), s.Objects, s.Faults.Total, ago(s.LastSuccess))
+		fmt.Fprintln(w, visibleRow(row))
 	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	for _, s := range st.Sources {
-		s.printTroubles(o.streams.Out)
+	for _, st := range replicas {
+		st.printTroubles(o.streams.Out)
+	}
+	return o.printSources(replicas)
+}
+
+func (st status) svidExpires() string {
+	switch {
+	case st.SVID == nil:
+		return "<none>"
+	case st.SVID.NotAfter.Before(time.Now()):
+		return "expired"
+	}
+	return "in " + duration.HumanDuration(time.Until(st.SVID.NotAfter))
+}
+
+func (st status) printTroubles(w io.Writer) {
+	if st.sealed() && st.Reason != "" {
+		fmt.Fprintf(w, "\n%s: %s\n", visible(st.Replica), visible(st.Reason))
+	}
+	if !st.sealed() && !st.Synced {
+		fmt.Fprintf(w, "\n%s: not all stored objects are served yet\n", visible(st.Replica))
+	}
+	for _, line := range st.Unreadable {
+		fmt.Fprintf(w, "\n%s: unreadable: %s\n", visible(st.Replica), visible(line))
+	}
+}
+
+// printSources shows the sources of the replicas that have any.
+func (o statusOptions) printSources(replicas []status) error {
+	having := slices.DeleteFunc(slices.Clone(replicas), func(st status) bool { return len(st.Sources) == 0 })
+	if len(having) == 0 {
+		return nil
+	}
+	fmt.Fprintln(o.streams.Out)
+	w := tabwriter.NewWriter(o.streams.Out, 0, 0, 3, ' ', 0)
+	header := []string{"SOURCE", "READY", "APPLIED", "OBJECTS", "FAULTS", "LAST SUCCESS"}
+	if len(having) > 1 {
+		header = append(header, "REPLICA")
+	}
+	fmt.Fprintln(w, visibleRow(header))
+	for _, st := range having {
+		for _, s := range st.Sources {
+			row := []string{
+				s.Source, yesOrNo(!s.troubled()), orNone(short(s.Revision)),
+				strconv.Itoa(s.Objects), strconv.Itoa(s.Faults.Total), ago(s.LastSuccess),
+			}
+			if len(having) > 1 {
+				row = append(row, st.Replica)
+			}
+			fmt.Fprintln(w, visibleRow(row))
+		}
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for _, st := range having {
+		for _, s := range st.Sources {
+			s.printTroubles(o.streams.Out)
+		}
 	}
 	return nil
 }
 
-// troubled tells whether somebody has to do something about the source.
-func (s sourceStatus) troubled() bool {
-	return s.Error != "" || s.Faults.Total > 0 || s.DeletionsWait != ""
+// visibleRow joins the cells of a table's row.
+func visibleRow(cells []string) string {
+	shown := make([]string, len(cells))
+	for i, c := range cells {
+		shown[i] = visible(c)
+	}
+	return strings.Join(shown, "\t")
 }
 
-func (s sourceStatus) printTroubles(w io.Writer) {
-	line := func(format string, args ...any) {
-		fmt.Fprintf(w, "\n%s: %s", visible(s.Source), visible(fmt.Sprintf(format, args...)))
-		fmt.Fprintln(w)
+func yesOrNo(b bool) string {
+	if b {
+		return "True"
 	}
-	if s.Error != "" {
-		line("%s", s.Error)
-	}
-	if s.Faults.Total > 0 {
-		line("%s; what is concerned keeps its last good version", counted(s.Faults.Total, "fault"))
-		for _, f := range s.Faults.Items {
-			fmt.Fprintf(w, "  %s\n", visible(f.String()))
-		}
-	}
-	if s.Warnings.Total > 0 {
-		line("%s", counted(s.Warnings.Total, "warning"))
-		for _, f := range s.Warnings.Items {
-			fmt.Fprintf(w, "  %s\n", visible(f.String()))
-		}
-	}
-	if s.Skips.Total > 0 {
-		line("%s not read", counted(s.Skips.Total, "path"))
-		for _, skip := range s.Skips.Items {
-			fmt.Fprintf(w, "  %s: %s\n", visible(skip.Path), visible(skip.Reason))
-		}
-	}
-	if why := s.deletionsWait(); why != "" {
-		line("%s held back, %s; if they are meant:", counted(s.PendingDeletions.Total, "deletion"), why)
-		fmt.Fprintf(w, "  kubectl vsecm sync --allow-deletions %s\n", visible(s.Revision))
-	}
-}
-
-// deletionsWait says why what is gone from git still stands; empty where
-// nothing waits.
-func (s sourceStatus) deletionsWait() string {
-	switch s.DeletionsWait {
-	case "":
-		return ""
-	case "brake":
-		return "too many to be done unasked"
-	case "faults":
-		return "until the faults and skips above are gone"
-	case "configuration":
-		return "since it is not git that let go of them, but Safe's configuration"
-	}
-	return s.DeletionsWait // of a newer Safe
-}
-
-// String is FILE:LINE: FIELD: what is wrong.
-func (f statusFault) String() string {
-	var b strings.Builder
-	if f.File != "" {
-		b.WriteString(f.File)
-		if f.Line > 0 {
-			fmt.Fprintf(&b, ":%d", f.Line)
-		}
-		b.WriteString(": ")
-	}
-	if f.Field != "" {
-		b.WriteString(f.Field + ": ")
-	}
-	b.WriteString(f.Message)
-	return b.String()
-}
-
-func counted(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
+	return "False"
 }
 
 func short(revision string) string { return revision[:min(len(revision), 12)] }

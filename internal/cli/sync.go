@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/url"
 	"time"
@@ -21,10 +22,10 @@ type syncOptions struct {
 	output         outputFlag
 }
 
-func newSync(streams genericiooptions.IOStreams) *cobra.Command {
-	o := syncOptions{streams: streams, output: outputFlag{forms: []string{"json", "yaml"}}}
+func newSync(streams genericiooptions.IOStreams, conn *connection) *cobra.Command {
+	o := syncOptions{streams: streams, safe: safeFlag{conn: conn}, output: outputFlag{forms: []string{"json", "yaml"}}}
 	cmd := &cobra.Command{
-		Use:   "sync [--safe unix://SOCKET]",
+		Use:   "sync [flags]",
 		Short: "Have Safe fetch its git sources now",
 		Long: `Have Safe fetch its git sources now, wait until it has, and show how they fare.
 
@@ -34,13 +35,14 @@ rewritten is refused. 'status' names the revision. Where it is what you want,
 say so with --allow-deletions or --accept-rewrite and that revision: it is good
 for no other.
 
-Exit codes: 0 all is well, 1 faults or another error.`,
+Exit codes: 0 all is well, 1 faults or another error, 2 a replica is sealed.`,
 		Example: `  kubectl vsecm sync
 
   # After a look at what the forced push did
   kubectl vsecm sync --accept-rewrite 5f1bd60674c3421f1bc28fe5240fa07acd6fe56b`,
-		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
+		Args:              noArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
 	}
 	o.safe.addTo(cmd)
 	cmd.Flags().StringVar(&o.allowDeletions, "allow-deletions", "", "Do the deletions that wait at this `REVISION`")
@@ -62,8 +64,26 @@ func (o syncOptions) run(ctx context.Context) error {
 	if len(query) > 0 {
 		target += "?" + query.Encode()
 	}
-	if _, err := o.safe.call(ctx, syncTimeout, http.MethodPost, target); err != nil {
+	ctx, cancel, err := o.safe.conn.within(ctx, syncTimeout)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	all, err := o.safe.open(ctx, operatorAccount)
+	if err != nil {
+		return err
+	}
+	defer all.close()
+	errs := all.each(func(_ int, r *replica) error {
+		_, err := r.act(ctx, http.MethodPost, target, nil, "")
+		return err
+	})
+	if err := errors.Join(errs...); err != nil {
+		var hinted hintError
+		if errors.As(err, &hinted) {
+			return err
+		}
 		return withHint(err, "'kubectl vsecm status' tells more")
 	}
-	return statusOptions{streams: o.streams, safe: o.safe, output: o.output}.run(ctx)
+	return statusOptions{streams: o.streams, safe: o.safe, output: o.output}.show(ctx, all)
 }

@@ -1,0 +1,236 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+
+	_ "k8s.io/client-go/plugin/pkg/client/auth" // kubeconfigs that log in by OIDC, as with kubectl
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/vsecm/kubectl-vsecm/internal/publication"
+	"github.com/vsecm/kubectl-vsecm/internal/version"
+)
+
+// clusterTimeout bounds a call to the API server where --request-timeout does not.
+const clusterTimeout = 30 * time.Second
+
+// errNoCluster says that neither kubeconfig nor flags name a cluster.
+var errNoCluster = errors.New("no cluster is configured")
+
+// A cluster is the one that the kubeconfig and kubectl's flags lead to. A generated client
+// would make the plugin half again as large, for three calls.
+type cluster struct {
+	config *rest.Config
+	client *http.Client
+	base   *url.URL
+}
+
+// cluster reads the kubeconfig. It does not connect. The error is [errNoCluster] where there
+// is none.
+func (c *connection) cluster() (*cluster, error) {
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = c.kubeconfig
+	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &c.overrides).ClientConfig()
+	switch {
+	case clientcmd.IsEmptyConfig(err):
+		return nil, errNoCluster
+	case err != nil:
+		return nil, fmt.Errorf("looking for the cluster in the kubeconfig: %w", err)
+	}
+	config.UserAgent = "kubectl-vsecm/" + version.Get().Version
+	client, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to %s: %w", config.Host, err)
+	}
+	// kubectl follows none either; what answers has no say in who gets the credentials.
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	if client.Timeout == 0 {
+		client.Timeout = clusterTimeout
+	}
+	base, _, err := rest.DefaultServerUrlFor(config)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to %s: %w", config.Host, err)
+	}
+	return &cluster{config: config, client: client, base: base}, nil
+}
+
+// String names the cluster in messages.
+func (c *cluster) String() string { return c.base.String() }
+
+func (c *cluster) close() { c.client.CloseIdleConnections() }
+
+// A clusterError is what the API server refused.
+type clusterError struct {
+	code int
+	said string
+}
+
+func (e *clusterError) Error() string { return e.said }
+
+// codeOf returns the HTTP status of a [clusterError], or 0.
+func codeOf(err error) int {
+	var refused *clusterError
+	if errors.As(err, &refused) {
+		return refused.code
+	}
+	return 0
+}
+
+// call makes one call to the API server, and decodes its answer. path has its segments
+// escaped.
+func (c *cluster) call(ctx context.Context, method string, path *url.URL, body, answer any) error {
+	var send io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return err
+		}
+		send = bytes.NewReader(text)
+	}
+	request, err := http.NewRequestWithContext(ctx, method, path.String(), send)
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Accept", "application/json")
+	if body != nil {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	response, err := c.client.Do(request)
+	if err != nil {
+		return fmt.Errorf("asking %s: %w", c, bare(err))
+	}
+	defer response.Body.Close()
+	text, err := readAll(response.Body, "the answer of "+c.String(), maxAnswerSize)
+	if err != nil {
+		return err
+	}
+	defer clear(text) // it may be a token
+	if response.StatusCode >= http.StatusMultipleChoices {
+		var status struct{ Message string }
+		_ = json.Unmarshal(text, &status) // the code says enough where it is none
+		if status.Message == "" {
+			status.Message = response.Status
+		}
+		return fmt.Errorf("asking %s: %w", c, &clusterError{response.StatusCode, status.Message})
+	}
+	if err := json.Unmarshal(text, answer); err != nil {
+		return fmt.Errorf("asking %s: its answer is not the Kubernetes API's", c)
+	}
+	return nil
+}
+
+// bare leaves method and address away from what net/http says.
+func bare(err error) error {
+	var failed *url.Error
+	if errors.As(err, &failed) {
+		return failed.Err
+	}
+	return err
+}
+
+func (c *cluster) path(segments ...string) *url.URL {
+	escaped := make([]string, len(segments))
+	for i, s := range segments {
+		escaped[i] = url.PathEscape(s)
+	}
+	return c.base.JoinPath(append([]string{"api", "v1", "namespaces"}, escaped...)...)
+}
+
+// publication returns what Safe publishes in the cluster.
+func (c *cluster) publication(ctx context.Context, namespace string) (*publication.Publication, error) {
+	var found struct {
+		Data map[string]string `json:"data"`
+	}
+	err := c.call(ctx, http.MethodGet, c.path(namespace, "configmaps", publication.Name), nil, &found)
+	switch code := codeOf(err); {
+	case code == http.StatusNotFound:
+		return nil, withHint(fmt.Errorf("Safe has published nothing in %s: there is no ConfigMap %s/%s", c, namespace, publication.Name),
+			"is this the right cluster, and Safe installed in that namespace? See --context and --safe-namespace")
+	case code == http.StatusUnauthorized || code == http.StatusForbidden:
+		return nil, withHint(fmt.Errorf("reading what Safe publishes: %w", err), "whoever is logged in to the cluster may read ConfigMap %s/%s: is the kubeconfig's user right?", namespace, publication.Name)
+	case err != nil:
+		return nil, fmt.Errorf("reading what Safe publishes: %w", err)
+	}
+	p, err := publication.Parse(found.Data)
+	if err != nil {
+		return nil, fmt.Errorf("reading ConfigMap %s/%s: %w", namespace, publication.Name, err)
+	}
+	return p, nil
+}
+
+// safePods returns the names of the pods that run Safe, ready or not: a sealed one is not.
+func (c *cluster) safePods(ctx context.Context, namespace string) ([]string, error) {
+	path := c.path(namespace, "pods")
+	path.RawQuery = url.Values{"labelSelector": {"app.kubernetes.io/name=vsecm-safe"}}.Encode()
+	var list struct {
+		Items []struct {
+			Metadata struct {
+				Name              string `json:"name"`
+				DeletionTimestamp string `json:"deletionTimestamp"`
+			} `json:"metadata"`
+			Status struct {
+				Phase string `json:"phase"`
+			} `json:"status"`
+		} `json:"items"`
+	}
+	if err := c.call(ctx, http.MethodGet, path, nil, &list); err != nil {
+		err = fmt.Errorf("looking for Safe's pods: %w", err)
+		if codeOf(err) == http.StatusForbidden {
+			return nil, withHint(err, "ask for a binding to ClusterRole vsecm-viewers, vsecm-operators or vsecm-admins in namespace %s", namespace)
+		}
+		return nil, err
+	}
+	var names []string
+	for _, pod := range list.Items {
+		if pod.Metadata.DeletionTimestamp == "" && pod.Status.Phase == "Running" {
+			names = append(names, pod.Metadata.Name)
+		}
+	}
+	if len(names) == 0 {
+		return nil, withHint(fmt.Errorf("no pod of Safe runs in namespace %s of %s", namespace, c),
+			"is this the right cluster, and Safe installed in that namespace? See --context and --safe-namespace")
+	}
+	return names, nil
+}
+
+// token has the cluster issue a token for a service account, which is good for one
+// audience and ten minutes.
+func (c *cluster) token(ctx context.Context, namespace, account, audience string) (string, error) {
+	type spec struct {
+		Audiences         []string `json:"audiences"`
+		ExpirationSeconds int      `json:"expirationSeconds"`
+	}
+	asked := struct {
+		APIVersion string `json:"apiVersion"`
+		Kind       string `json:"kind"`
+		Spec       spec   `json:"spec"`
+	}{"authentication.k8s.io/v1", "TokenRequest", spec{[]string{audience}, 600}} // the least that Kubernetes issues
+	var answer struct {
+		Status struct {
+			Token string `json:"token"`
+		} `json:"status"`
+	}
+	err := c.call(ctx, http.MethodPost, c.path(namespace, "serviceaccounts", account, "token"), asked, &answer)
+	if err == nil && answer.Status.Token == "" {
+		err = fmt.Errorf("asking %s: it issued no token", c)
+	}
+	if err == nil {
+		return answer.Status.Token, nil
+	}
+	err = fmt.Errorf("requesting a token of service account %s/%s: %w", namespace, account, err)
+	switch codeOf(err) {
+	case http.StatusForbidden:
+		return "", withHint(err, "%s", tokenHint(namespace, account))
+	case http.StatusNotFound:
+		return "", withHint(err, "is Safe installed in that namespace? See --safe-namespace and --service-account")
+	}
+	return "", err
+}

@@ -1,0 +1,112 @@
+package cli
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+
+	"golang.org/x/term"
+
+	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
+)
+
+// errInterrupted says that Ctrl-C was typed where the terminal makes no signal of it.
+var errInterrupted = errors.New("interrupted")
+
+// askRootKey asks for a root key, without echo. It takes what is pasted: its three lines, or
+// one with \n spelled out. It ends after the third line, or at an empty one after another; the text
+// is the caller's to wipe.
+func (t *terminal) askRootKey(prompt string) ([]byte, error) {
+	return t.hidden(prompt, func() ([]byte, error) {
+		// Between two lines the echo must stay off, and a line may be longer than
+		// what a terminal keeps: so each byte is taken as it comes.
+		if _, err := term.MakeRaw(t.fd); err != nil {
+			return nil, err
+		}
+		// What else was pasted is not to become commands for the shell.
+		defer discardInput(t.fd)
+		return readKeyLines(t.file, func(note string) { fmt.Fprint(t.out, "\r\n"+note) })
+	})
+}
+
+const (
+	ctrlC     = 0x03
+	ctrlD     = 0x04
+	ctrlU     = 0x15
+	backspace = 0x08
+	del       = 0x7f
+)
+
+// readKeyLines reads what is typed on a terminal in raw mode.
+func readKeyLines(in io.Reader, note func(string)) ([]byte, error) {
+	// Of the size that it may have: nothing of it is left behind where it grows.
+	text := make([]byte, 0, unseal.MaxTextSize)
+	buf := make([]byte, 4096)
+	defer clear(buf)
+	var (
+		line int // where the last line begins
+		last byte
+	)
+	for {
+		n, err := in.Read(buf)
+		for _, b := range buf[:n] {
+			before := last
+			last = b
+			switch {
+			case b == '\n' && before == '\r': // a line end of two bytes
+			case b == '\r' || b == '\n' || b == ctrlD:
+				empty := len(bytes.TrimSpace(text[line:])) == 0
+				lines := countKeyLines(text)
+				if lines >= 3 || empty && lines > 0 || b == ctrlD {
+					return text, nil
+				}
+				if empty && lines == 0 {
+					note("paste the root key, then press Enter; Ctrl-C leaves: ")
+				}
+				text = append(text, '\n')
+				line = len(text)
+			case b == ctrlC:
+				clear(text)
+				return nil, errInterrupted
+			case b == backspace || b == del:
+				if len(text) > line {
+					text = text[:len(text)-1]
+				}
+			case b == ctrlU:
+				text = text[:line]
+			case len(text) >= unseal.MaxTextSize-1: // room is left for the line's end
+				clear(text)
+				return nil, fmt.Errorf("more than %d bytes", unseal.MaxTextSize)
+			default:
+				text = append(text, b)
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return text, nil
+		}
+		if err != nil {
+			clear(text)
+			return nil, err
+		}
+	}
+}
+
+// countKeyLines counts a root key's lines as [unseal.Parse] does.
+func countKeyLines(text []byte) int {
+	n := 0
+	for len(text) > 0 {
+		end, next := len(text), len(text)
+		for _, separator := range []string{"\n", `\n`} {
+			if i := bytes.Index(text[:end], []byte(separator)); i >= 0 {
+				end, next = i, i+len(separator)
+			}
+		}
+		line := bytes.TrimSpace(text[:end])
+		if len(line) > 0 && !bytes.Contains(line, []byte("App version:")) {
+			n++
+		}
+		text = text[next:]
+	}
+	return n
+}

@@ -1,0 +1,242 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+
+	"github.com/vsecm/kubectl-vsecm/internal/problem"
+	"github.com/vsecm/kubectl-vsecm/internal/version"
+)
+
+// maxAnswerSize bounds, in bytes, what is read of an answer.
+const maxAnswerSize = 16 << 20
+
+// A replica is one Safe. But for those of one goroutine's calls, one after the other, it is
+// not safe for concurrent use.
+type replica struct {
+	name   string // how it is called in messages
+	base   string // of its calls' addresses
+	host   string // for TLS's server name; may be empty
+	remote bool   // reached over TLS; if not, over a socket of this machine
+	dial   func(context.Context) (net.Conn, error)
+	pins   *pins
+	source tokenSource
+
+	token  string
+	client *http.Client
+
+	mu          sync.Mutex // the HTTP client dials from another goroutine
+	ready       net.Conn   // shown to be Safe, and not used yet
+	fingerprint string     // of the public key that the token is for
+}
+
+// errUnreachable says that a replica does not answer.
+var errUnreachable = errors.New("it cannot be reached")
+
+// ask makes a call that anybody may make.
+func (r *replica) ask(ctx context.Context, method, target string) ([]byte, error) {
+	return r.do(ctx, method, target, nil, "")
+}
+
+// act makes a call in an operator's name. The body stays the caller's, to be wiped.
+func (r *replica) act(ctx context.Context, method, target string, body []byte, contentType string) ([]byte, error) {
+	if r.remote && r.token == "" {
+		// The token is for the key that is shown here, so it comes first.
+		conn, err := r.connect(ctx)
+		if err != nil {
+			return nil, err
+		}
+		r.mu.Lock()
+		r.ready = conn
+		fingerprint := r.fingerprint
+		r.mu.Unlock()
+		if r.token, err = r.source.get(ctx, fingerprint); err != nil {
+			return nil, fmt.Errorf("%s: %w", r.name, err)
+		}
+	}
+	return r.do(ctx, method, target, body, contentType)
+}
+
+func (r *replica) do(ctx context.Context, method, target string, body []byte, contentType string) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, method, r.base+target, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	request.GetBody = nil // what could not be sent is not sent again
+	request.Header.Set("User-Agent", "kubectl-vsecm/"+version.Get().Version)
+	if contentType != "" {
+		request.Header.Set("Content-Type", contentType)
+	}
+	if r.token != "" {
+		request.Header.Set("Authorization", "Bearer "+r.token)
+	}
+	response, err := r.httpClient().Do(request)
+	if err != nil {
+		var hinted hintError
+		if err = bare(err); errors.As(err, &hinted) {
+			return nil, err
+		}
+		return nil, r.unreachable(err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode >= http.StatusMultipleChoices {
+		return nil, r.refusal(problem.Read(response))
+	}
+	text, err := readAll(response.Body, "its answer", maxAnswerSize)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", r.name, err)
+	}
+	return text, nil
+}
+
+func (r *replica) httpClient() *http.Client {
+	if r.client == nil {
+		dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return r.take(ctx) }
+		r.client = &http.Client{
+			// No proxy: only what was dialled here is Safe. No redirects: nobody else gets a token.
+			Transport:     &http.Transport{DialContext: dial, DialTLSContext: dial},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		}
+	}
+	return r.client
+}
+
+// take returns the connection that is ready, or a new one.
+func (r *replica) take(ctx context.Context) (net.Conn, error) {
+	r.mu.Lock()
+	conn := r.ready
+	r.ready = nil
+	r.mu.Unlock()
+	if conn != nil {
+		return conn, nil
+	}
+	return r.connect(ctx)
+}
+
+// connect returns a new connection. Over TLS it is one on which a Safe of the cluster has shown
+// itself, always the same one; to anything else nothing was sent.
+func (r *replica) connect(ctx context.Context) (net.Conn, error) {
+	conn, err := r.dial(ctx)
+	if err != nil {
+		return nil, r.unreachable(err)
+	}
+	if !r.remote {
+		return conn, nil
+	}
+	var refused error
+	secure := tls.Client(conn, &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		ServerName: r.host,
+		NextProtos: []string{"http/1.1"},
+		// Pins take the place of authorities and host names.
+		InsecureSkipVerify: true, //nolint:gosec // VerifyConnection verifies
+		VerifyConnection: func(state tls.ConnectionState) error {
+			refused = r.recognise(state)
+			return refused
+		},
+	})
+	if err := secure.HandshakeContext(ctx); err != nil {
+		conn.Close()
+		if refused != nil {
+			return nil, fmt.Errorf("%s: %w", r.name, refused)
+		}
+		return nil, r.unreachable(fmt.Errorf("TLS: %w", err))
+	}
+	return secure, nil
+}
+
+func (r *replica) recognise(state tls.ConnectionState) error {
+	if err := r.pins.check(state.PeerCertificates); err != nil {
+		return err
+	}
+	fingerprint := fingerprintOf(state.PeerCertificates[0])
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.fingerprint == "" {
+		r.fingerprint = fingerprint
+	}
+	if r.fingerprint != fingerprint {
+		return withHint(errors.New("another Safe answers than before"), "try again; behind a load balancer, name each replica with --safe")
+	}
+	return nil
+}
+
+func (r *replica) close() {
+	if r.client != nil {
+		r.client.CloseIdleConnections()
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ready != nil {
+		r.ready.Close()
+		r.ready = nil
+	}
+}
+
+func (r *replica) unreachable(err error) error {
+	var hinted hintError
+	if errors.As(err, &hinted) || errors.Is(err, errUnreachable) {
+		return err
+	}
+	var failed *net.OpError
+	if errors.As(err, &failed) {
+		err = failed.Err
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = errors.New("it did not answer in time")
+	}
+	err = unreachableError{fmt.Errorf("reaching Safe at %s: %w", r.name, err)}
+	if !r.remote {
+		return withHint(err, "is it running, and are you its user?")
+	}
+	return err
+}
+
+// An unreachableError is an [errUnreachable] that says why.
+type unreachableError struct{ error }
+
+func (e unreachableError) Unwrap() []error { return []error{e.error, errUnreachable} }
+
+// refusal is what Safe answered.
+func (r *replica) refusal(p *problem.Problem) error {
+	said := p.Detail
+	if said == "" || p.Type == problem.Internal || p.Type == "" {
+		said = p.Error() // with what finds the call in Safe's log
+	}
+	err := error(refusedError{fmt.Sprintf("%s: %s", r.name, said), p})
+	account := r.source.namespace + "/" + r.source.account
+	switch p.Type {
+	case problem.Sealed:
+		return withHint(err, "unseal it with 'kubectl vsecm unseal'")
+	case problem.Unauthorized:
+		return withHint(err, "Safe did not take the token of service account %s; its log says why", account)
+	case problem.Forbidden:
+		return withHint(err, "service account %s lacks the right; name another with --service-account", account)
+	case problem.TooManyRequests:
+		return withHint(err, "wait a while, and try again")
+	}
+	return err
+}
+
+// A refusedError says what a replica refused.
+type refusedError struct {
+	said    string
+	problem *problem.Problem
+}
+
+func (e refusedError) Error() string { return e.said }
+
+// refusedAs returns the type of the problem that Safe answered with, or "".
+func refusedAs(err error) problem.Type {
+	var refused refusedError
+	if errors.As(err, &refused) {
+		return refused.problem.Type
+	}
+	return ""
+}
