@@ -295,6 +295,33 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 }
 
+// What is left out has to be seen: go test shows nothing of a package that
+// passes but for these words.
+func TestWithoutProgramsThePackageSaysSo(t *testing.T) {
+	Dir(t)
+	cmd := exec.Command(os.Args[0], "-test.run=^TestKubectlOfTheSameRelease$")
+	cmd.Env = append(os.Environ(), Variable+"=")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, want := range []string{leftOut, "\ntesting: warning: no tests to run\n"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("it does not say %q:\n%s", want, out)
+		}
+	}
+}
+
+func TestAFolderThatLacksAProgramFailsTheTests(t *testing.T) {
+	Dir(t)
+	cmd := exec.Command(os.Args[0], "-test.run=^TestKubectlOfTheSameRelease$")
+	cmd.Env = append(os.Environ(), Variable+"="+t.TempDir())
+	out, err := cmd.CombinedOutput()
+	if _, ok := errors.AsType[*exec.ExitError](err); !ok || !strings.Contains(string(out), Variable) {
+		t.Errorf("it ended with %v and said\n%s", err, out)
+	}
+}
+
 // A test binary that is killed cannot clean up; its processes have to end all
 // the same, or each such run would leave 300 MB in memory.
 func TestProcessesEndWithAKilledTestBinary(t *testing.T) {
