@@ -110,7 +110,7 @@ func TestPromise01_NoSecretValueInLogsAuditOrMetrics(t *testing.T) {
 	// A value that can no longer be opened, and one that panics on its way.
 	s.Cache.Seal()
 	answers.Write(do(t, db, http.MethodGet, s.url+"/v1/secrets").body)
-	s.root.onRecipient = func() { panic(value) }
+	s.root.set(func(k *rootKey) { k.onRecipient = func() { panic(value) } })
 	r := do(t, db, http.MethodGet, s.url+"/v1/recipient")
 	r.is(t, problem.Internal)
 	answers.Write(r.body)

@@ -52,9 +52,7 @@ func (s *Server) reveal(w http.ResponseWriter, r *http.Request, c *call) {
 		s.deny(w, r, c, problem.Unavailable, "safe is starting")
 		return
 	}
-	// Operators have a share of the room for answers, as each workload has; no workload
-	// is without a namespace.
-	leave, err := s.budget.enter(r.Context(), identity.Workload{Name: c.actor}, s.Cache.SizeOf(key))
+	leave, err := s.budget.enter(r.Context(), operatorShare(c.actor), s.Cache.SizeOf(key))
 	if err != nil {
 		s.revealFailed(w, r, c, err)
 		return
@@ -70,6 +68,10 @@ func (s *Server) reveal(w http.ResponseWriter, r *http.Request, c *call) {
 		c.answer(w, answer)
 	}
 }
+
+// operatorShare is whose part of the room for answers an operator's are in. Each has one,
+// as each workload has; no workload is without a namespace.
+func operatorShare(actor string) identity.Workload { return identity.Workload{Name: actor} }
 
 // revealed returns the answer, which is the caller's to wipe.
 func (s *Server) revealed(r *http.Request, key store.Key) ([]byte, error) {
@@ -125,15 +127,20 @@ func parseReveal(body []byte) (store.Key, error) {
 	return store.Key{Namespace: in.Namespace, Name: in.Name}, nil
 }
 
-// encodeRevealed writes the answer into a buffer that never grows: what would be left
-// behind of it when it did could not be wiped.
-func encodeRevealed(key store.Key, found cache.Revealed) []byte {
-	// The names of the members, the type and the namespace take the room of a name.
-	size := answer.Frame() + answer.SecretSize(key.Name) + answer.SecretSize(key.Namespace) + answer.SecretSize(found.Type)
+// revealedSize returns at least the bytes that encodeRevealed writes.
+func revealedSize(key store.Key, found cache.Revealed) int {
+	// Each of the three names takes the room of a secret's.
+	size := answer.SecretSize(key.Namespace) + answer.SecretSize(key.Name) + answer.SecretSize(found.Type)
 	for k, value := range found.Data {
 		size += answer.ValueSize(k, len(value))
 	}
-	b := appendString(append(make([]byte, 0, size), `{"namespace":`...), key.Namespace)
+	return size
+}
+
+// encodeRevealed writes the answer into a buffer that never grows: what would be left
+// behind of it when it did could not be wiped.
+func encodeRevealed(key store.Key, found cache.Revealed) []byte {
+	b := appendString(append(make([]byte, 0, revealedSize(key, found)), `{"namespace":`...), key.Namespace)
 	b = appendString(append(b, `,"name":`...), key.Name)
 	if found.Type != "" {
 		b = appendString(append(b, `,"type":`...), found.Type)

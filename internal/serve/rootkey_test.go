@@ -17,15 +17,14 @@ type rootKey struct {
 	key   *unseal.RootKey
 	cache *cache.Cache
 
+	mu sync.Mutex
 	// onRecipient and onUnseal, where set, are called at the beginning.
 	onRecipient func()
 	onUnseal    func()
-
-	mu       sync.Mutex
-	lost     bool  // the record of the recipient
-	place    error // what it cannot be reached for
-	attempts int
-	marked   bool
+	lost        bool  // the record of the recipient
+	place       error // what it cannot be reached for
+	attempts    int
+	marked      bool
 }
 
 func (k *rootKey) Status() rootkey.Status {
@@ -37,20 +36,20 @@ func (k *rootKey) Status() rootkey.Status {
 }
 
 func (k *rootKey) Recipient() (encrypt.Recipient, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	if k.onRecipient != nil {
 		k.onRecipient()
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
 	return k.key.Recipient(), !k.lost
 }
 
 func (k *rootKey) Unseal(_ context.Context, text []byte, accept encrypt.KeyID) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	if k.onUnseal != nil {
 		k.onUnseal()
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
 	k.attempts++
 	given, err := unseal.Parse(text)
 	switch {
@@ -84,3 +83,5 @@ func (k *rootKey) set(change func(*rootKey)) {
 	defer k.mu.Unlock()
 	change(k)
 }
+
+func generate() (*unseal.RootKey, error) { return unseal.Generate(true) }

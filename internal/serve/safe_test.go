@@ -24,7 +24,6 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	spiffeapi "github.com/spiffe/go-spiffe/v2/workloadapi"
-	"go.uber.org/goleak"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
@@ -34,12 +33,15 @@ import (
 	"github.com/vsecm/kubectl-vsecm/internal/problem"
 	"github.com/vsecm/kubectl-vsecm/internal/reconcile"
 	"github.com/vsecm/kubectl-vsecm/internal/store"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/controlplane"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/workloadapi"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+var cluster controlplane.Shared
+
+func TestMain(m *testing.M) { os.Exit(cluster.Main(m)) }
 
 const safeID = "spiffe://example.org/workload/vsecm-safe/ns/vsecm-system/sa/vsecm-safe/n/safe-0"
 
@@ -139,7 +141,7 @@ func startSafe(t testing.TB, fill bool, options ...safeOption) *safe {
 		Log:       log,
 		Metrics:   registry,
 		Status:    func() Status { return Status{Version: "v1.2.3"} },
-		Sync:    func(context.Context, reconcile.Override) error { return nil },
+		Sync:      func(context.Context, reconcile.Override) error { return nil },
 	}))(t)
 	s.now = func() time.Time {
 		if at := s.stopped.Load(); at != nil {
@@ -247,7 +249,19 @@ func do(t testing.TB, c *http.Client, method, url string, headers ...string) rep
 }
 
 func try(ctx context.Context, c *http.Client, method, url string, headers ...string) (reply, error) {
-	req, err := http.NewRequestWithContext(ctx, method, url, nil)
+	return trySend(ctx, c, method, url, nil, headers...)
+}
+
+// send is do with a body.
+func send(t testing.TB, c *http.Client, method, url string, body io.Reader, headers ...string) reply {
+	t.Helper()
+	r, err := trySend(t.Context(), c, method, url, body, headers...)
+	check(t, err)
+	return r
+}
+
+func trySend(ctx context.Context, c *http.Client, method, url string, body io.Reader, headers ...string) (reply, error) {
+	req, err := http.NewRequestWithContext(ctx, method, url, body)
 	if err != nil {
 		return reply{}, err
 	}
@@ -259,8 +273,8 @@ func try(ctx context.Context, c *http.Client, method, url string, headers ...str
 		return reply{}, err
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	return reply{resp, body}, err
+	answered, err := io.ReadAll(resp.Body)
+	return reply{resp, answered}, err
 }
 
 // values returns what an answer delivers, as OBJECT/KEY → value.
@@ -320,11 +334,11 @@ func (s *safe) auditLines() []audit.Entry {
 	check(s.t, s.Audit.Close(context.Background()))
 	var entries []audit.Entry
 	for line := range bytes.Lines([]byte(s.audit.String())) {
-		var in struct{ Time, Request, Actor, Verb, Object, Outcome string }
+		var in struct{ Time, Request, Actor, Credential, Verb, Object, Outcome string }
 		check(s.t, json.Unmarshal(line, &in))
 		entries = append(entries, audit.Entry{
 			Time: must(time.Parse(time.RFC3339, in.Time))(s.t), RequestID: in.Request,
-			Actor: in.Actor, Verb: in.Verb, Object: in.Object, Outcome: in.Outcome,
+			Actor: in.Actor, Credential: in.Credential, Verb: in.Verb, Object: in.Object, Outcome: in.Outcome,
 		})
 	}
 	return entries

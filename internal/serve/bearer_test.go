@@ -1,0 +1,104 @@
+package serve
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+)
+
+func TestWhatCannotBeATokenIsRefusedUnasked(t *testing.T) {
+	s, who := newOperated(t)
+	c := s.client("")
+	for name, values := range map[string][]string{
+		"none":                nil,
+		"empty":               {""},
+		"no scheme":           {adminToken},
+		"another scheme":      {"Basic " + adminToken},
+		"no token":            {"Bearer "},
+		"two parts":           {"Bearer aGVhZA.YWRtaW4"},
+		"four parts":          {"Bearer " + adminToken + ".eA"},
+		"an empty part":       {"Bearer aGVhZA..c2ln"},
+		"two spaces":          {"Bearer  " + adminToken},
+		"two tokens":          {"Bearer " + adminToken + " " + adminToken},
+		"two headers":         {"Bearer " + adminToken, "Bearer " + adminToken},
+		"standard base64":     {"Bearer aGVh/A.YWRt+W4.c2ln"},
+		"padding":             {"Bearer aGVhZA==.YWRtaW4=.c2ln"},
+		"control characters":  {"Bearer aGVhZA.YWRtaW4\t.c2ln"},
+		"longer than allowed": {"Bearer " + adminToken + strings.Repeat("A", maxToken)},
+	} {
+		req := must(http.NewRequestWithContext(t.Context(), http.MethodGet, s.url+"/v1/status", nil))(t)
+		req.Header["Authorization"] = values
+		resp, err := c.Do(req)
+		check(t, err)
+		check(t, resp.Body.Close())
+		if resp.StatusCode != http.StatusUnauthorized {
+			t.Errorf("%s: %s", name, resp.Status)
+		}
+	}
+	if n := who.questions(); n != 0 {
+		t.Errorf("the cluster was asked about %d of them", n)
+	}
+	for _, scheme := range []string{"Bearer ", "bearer ", "BEARER "} {
+		if r := do(t, c, http.MethodGet, s.url+"/v1/status", "Authorization", scheme+adminToken); r.StatusCode != http.StatusOK {
+			t.Errorf("%q: %s", scheme, r.Status)
+		}
+	}
+}
+
+func FuzzBearer(f *testing.F) {
+	for _, seed := range []string{"", "Bearer", "Bearer ", "Bearer " + adminToken, "bearer a.b.c", "Basic a.b.c", "Bearer a.b.c d", "Bearer a..c", "Bearer\ta.b.c", "Bearer é.b.c"} {
+		f.Add(seed, false)
+		f.Add(seed, true)
+	}
+	f.Fuzz(func(t *testing.T, value string, twice bool) {
+		h := http.Header{"Authorization": {value}}
+		if twice {
+			h.Add("Authorization", value)
+		}
+		token, err := bearerOf(h)
+		if err != nil {
+			if token != "" || len(value) > 8 && strings.Contains(err.Error(), value) {
+				t.Errorf("%q, %v", token, err)
+			}
+			return
+		}
+		if twice || len(token) > maxToken || strings.Count(token, ".") != 2 || strings.ContainsAny(token, " \t\r\n\"\x00") || !strings.HasSuffix(value, " "+token) {
+			t.Errorf("%q is taken for token %q", value, token)
+		}
+	})
+}
+
+func FuzzRevealRequest(f *testing.F) {
+	for _, seed := range []string{
+		"", "{}", `{"namespace":"shop","name":"db"}`, `{"namespace":"shop","name":"db"} `, `{"namespace":"shop","name":"db"}{}`,
+		`{"namespace":"shop","name":"../x"}`, `{"name":"a","name":"b","namespace":"c"}`, `{"NAMESPACE":"shop","Name":"a.b"}`, "[]", "null", `{"namespace":null}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		key, err := parseReveal(body)
+		if err != nil {
+			if key.Name != "" || key.Namespace != "" {
+				t.Errorf("%v beside %v", key, err)
+			}
+			return
+		}
+		for _, name := range []string{key.Namespace, key.Name} {
+			if name == "" || len(name) > 253 || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-.") != "" {
+				t.Errorf("%q is taken for a name", name)
+			}
+		}
+	})
+}
+
+func FuzzAcceptedKeyID(f *testing.F) {
+	for _, seed := range []string{"", "accept-key-id=", "accept-key-id=" + strings.Repeat("0a", 16), "accept-key-id=%30", "a=b", ";", "%zz"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, query string) {
+		id, err := acceptedKeyID(query)
+		if err != nil && id != "" || err == nil && query != "" && (len(id) != 32 || strings.Trim(string(id), "0123456789abcdef") != "") {
+			t.Errorf("%q, %v", id, err)
+		}
+	})
+}
