@@ -137,6 +137,10 @@ func (v *vault) boxOf(id valueID, decrypt func() ([]byte, time.Time, error)) (*b
 		}
 		plaintext, sealedAt, err := decrypt()
 		if err != nil {
+			if v.over(now) {
+				// The keys went in the middle of it: nothing is wrong with the value.
+				return nil, ErrSealed
+			}
 			return nil, err
 		}
 		defer clear(plaintext)
@@ -159,6 +163,13 @@ func (v *vault) find(id valueID) (*box, *era, error) {
 		return h.box, v.now, nil
 	}
 	return nil, v.now, nil
+}
+
+// over tells whether era then has ended. A seal ends it before it takes the keys away.
+func (v *vault) over(then *era) bool {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.now != then
 }
 
 // put keeps b, which was made in era then, if a version has its value still.

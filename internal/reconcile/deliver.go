@@ -76,21 +76,28 @@ func (s *Source) deliver(ctx context.Context, manifests iter.Seq2[encrypt.Manife
 		if err != nil {
 			return err
 		}
+		if s.sealed() {
+			return ErrSealed
+		}
 		group.Go(func() error {
 			o := s.write(ctx, m)
+			if o.sealed {
+				return ErrSealed
+			}
 			noting.Lock()
 			defer noting.Unlock()
 			s.note(m, o)
 			return nil
 		})
 	}
-	_ = group.Wait() // what failed is noted
-	return ctx.Err()
+	// What failed is noted.
+	return cmp.Or(group.Wait(), ctx.Err())
 }
 
 // An outcome is what became of one manifest.
 type outcome struct {
 	changed  bool
+	sealed   bool             // it was not judged
 	refusal  *refusal         // why it is not in the store; nil if it is
 	warnings []*encrypt.Fault // about what was written
 }
@@ -145,7 +152,11 @@ func (s *Source) write(ctx context.Context, m encrypt.Manifest) (o outcome) {
 	if old != nil && !s.owns(old) {
 		return refused([]*encrypt.Fault{s.conflict(m, old)}, nil)
 	}
-	if faults := s.open(m, old); len(faults) > 0 {
+	faults := s.open(m, old)
+	if s.sealed() {
+		return outcome{sealed: true}
+	}
+	if len(faults) > 0 {
 		return refused(faults, nil)
 	}
 	declared := *m.Object

@@ -62,7 +62,10 @@ type Deps struct {
 	Store   store.Store
 	Journal Journal
 	// Keys open the values; what cannot be opened is not applied.
-	Keys    encrypt.Keys
+	Keys encrypt.Keys
+	// Era returns 0 while Safe is sealed, and otherwise a number that changes with every seal
+	// ([unseal.Gate.Era]). nil: never sealed.
+	Era     func() uint64
 	Metrics *Metrics
 	Log     *slog.Logger
 	// Now is the clock; nil for the machine's.
@@ -80,6 +83,7 @@ type Source struct {
 
 	round   gosync.Mutex // one at a time; guards what follows
 	started bool
+	era     uint64 // in which the round began
 	applied store.SourceState
 	index   *sync.Index
 	owned   map[store.Key]struct{}
@@ -119,6 +123,9 @@ func New(config Config, dir string, deps Deps) (*Source, error) {
 	}
 	if deps.Now == nil {
 		deps.Now = time.Now
+	}
+	if deps.Era == nil {
+		deps.Era = func() uint64 { return 1 }
 	}
 	longest := longestDelay
 	if config.Remote.Local() {
@@ -170,8 +177,10 @@ func (s *Source) Retry() {
 func (s *Source) Run(ctx context.Context) {
 	s.poller.Run(ctx, func(ctx context.Context) error {
 		err := s.Sync(ctx)
-		if errors.Is(err, sync.ErrNoBranch) {
-			return nil // a repository before its first push: nothing to wait out
+		if errors.Is(err, sync.ErrNoBranch) || errors.Is(err, ErrSealed) {
+			// A repository before its first push, and a Safe before it is unsealed, whose
+			// owner calls Retry then: nothing to wait out.
+			return nil
 		}
 		return err
 	})
@@ -186,13 +195,24 @@ func Run(ctx context.Context, sources ...*Source) {
 	wg.Wait()
 }
 
+// ErrSealed says that Safe is sealed, or was while a round went on. Without its keys it
+// cannot tell what is good: nothing is applied and nothing judged.
+var ErrSealed = errors.New("sealed")
+
 // Sync does one round. Its error says why the store may not be what the branch
-// says; faults of single manifests are no error of the round's.
+// says; faults of single manifests are no error of the round's. A sealed Safe does none:
+// [ErrSealed].
 func (s *Source) Sync(ctx context.Context) error {
 	s.round.Lock()
 	defer s.round.Unlock()
+	if s.era = s.deps.Era(); s.era == 0 {
+		return ErrSealed
+	}
 	start := s.deps.Now()
 	seen, err := s.contained(ctx)
+	if errors.Is(err, ErrSealed) {
+		return ErrSealed // the next round does what is left, and reports
+	}
 	s.report(start, seen, err)
 	return err
 }
@@ -235,11 +255,17 @@ func (s *Source) turn(ctx context.Context) (sync.Revision, error) {
 	}
 	// Whatever was refused may be right by now, also while the remote is away.
 	errs := []error{err, s.again(ctx)}
+	if s.sealed() {
+		return seen, ErrSealed
+	}
 	if err == nil { // what is gone is only known of the branch as it stands
 		errs = append(errs, s.prune(ctx))
 	}
 	return seen, errors.Join(append(errs, s.remember(err))...)
 }
+
+// sealed tells whether Safe was sealed since the round began.
+func (s *Source) sealed() bool { return s.deps.Era() != s.era }
 
 // start finds out where the source stands, once in a process.
 func (s *Source) start(ctx context.Context) error {

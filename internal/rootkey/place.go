@@ -45,6 +45,8 @@ type Kept struct {
 	// Key and Retired are texts as they stand. Nil if there are none, and
 	// if they were not read.
 	Key, Retired []byte
+	// KeyFault is why what is kept as the key must not be used. Key is nil then.
+	KeyFault error
 	// Fallback is the text of a key that was found elsewhere.
 	Fallback []byte
 	// SealedAt is when Safe was sealed; zero if it is not marked so. A mark

@@ -21,6 +21,7 @@ import (
 	"github.com/vsecm/kubectl-vsecm/internal/cache"
 	"github.com/vsecm/kubectl-vsecm/internal/config"
 	"github.com/vsecm/kubectl-vsecm/internal/reconcile"
+	"github.com/vsecm/kubectl-vsecm/internal/rootkey"
 	"github.com/vsecm/kubectl-vsecm/internal/serve"
 	"github.com/vsecm/kubectl-vsecm/internal/store"
 	"github.com/vsecm/kubectl-vsecm/internal/version"
@@ -39,11 +40,12 @@ type Status = serve.Status
 type Started struct {
 	API, Liveness, Readiness, Metrics net.Addr // nil where turned off
 	Operator                          string   // path of the socket
-	Recipient                         serve.Recipient
+	// Recipient of the root key; empty where none is known yet.
+	Recipient serve.Recipient
 }
 
-// Run serves what cfg says until ctx ends, and then stops gracefully. The audit log
-// goes to auditLog. started, where it is not nil, is called once workloads can
+// Run serves what cfg says until ctx ends, and then stops gracefully. Where there is no
+// root key that it may use, it starts sealed, and says why. The audit log goes to auditLog. started, where it is not nil, is called once workloads can
 // connect.
 func Run(ctx context.Context, cfg *config.Config, mode RootKey, log *slog.Logger, auditLog io.Writer, started func(Started)) (err error) {
 	if err := harden(); err != nil {
@@ -69,19 +71,6 @@ func Run(ctx context.Context, cfg *config.Config, mode RootKey, log *slog.Logger
 	}
 	defer closing("the journal", journal)
 
-	stored, err := objects.List(ctx)
-	if err != nil {
-		return err
-	}
-	rootKey, err := loadRootKey(cfg.RootKey, stored, len(objects.Faults()), log)
-	if err != nil {
-		return err
-	}
-	keys, err := unseal.NewKeyring(rootKey)
-	if err != nil {
-		return err
-	}
-
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	auditor, err := audit.New(auditLog, metrics)
@@ -97,9 +86,16 @@ func Run(ctx context.Context, cfg *config.Config, mode RootKey, log *slog.Logger
 		}
 	}()
 
-	secrets := cache.New(keys, metrics, log)
+	gate := unseal.NewGate()
+	defer gate.Shut()
+	secrets := cache.New(gate, metrics, log)
+	keeper := rootkey.New(rootkey.Config{
+		Place:  rootkey.NewDirPlace(cfg.RootKey, cfg.DataDir),
+		Manual: mode.Manual, Memory: mode.Memory,
+		Gate: gate, Holder: secrets, Objects: storedIn(objects), Log: log,
+	})
 	sources, err := openSources(cfg, reconcile.Deps{
-		Store: objects, Journal: journal, Keys: keys, Metrics: reconcile.NewMetrics(metrics), Log: log,
+		Store: objects, Journal: journal, Keys: gate, Era: gate.Era, Metrics: reconcile.NewMetrics(metrics), Log: log,
 	})
 	for _, s := range sources {
 		defer closing("source "+s.Name(), s)
@@ -116,20 +112,24 @@ func Run(ctx context.Context, cfg *config.Config, mode RootKey, log *slog.Logger
 
 	self := &ownIdentity{config: cfg.SPIFFE, log: log}
 	server, err := newServer(serverParts{
-		self: self, secrets: secrets, rootKey: rootKey, auditor: auditor,
+		self: self, secrets: secrets, keeper: keeper, auditor: auditor,
 		log: log, metrics: metrics, sources: sources, objects: objects,
 	})
 	if err != nil {
 		return err
 	}
-	at := startedAs(listeners, cfg, rootKey)
-	log.Info("started", "version", version.Get().Version, "keyID", rootKey.KeyID(), "objects", len(stored), "sources", len(sources),
-		"api", text(at.API), "liveness", text(at.Liveness), "readiness", text(at.Readiness), "metrics", text(at.Metrics), "operator", at.Operator)
-
 	group, run := errgroup.WithContext(ctx)
+	group.Go(func() error { return keeper.Run(run) })
+	select {
+	case <-keeper.Looked():
+	case <-run.Done():
+	}
+	at := startedAs(listeners, cfg, keeper)
+	logStarted(log, at, keeper.Status(), len(sources))
 	group.Go(func() error { return secrets.Run(run, objects) })
 	group.Go(func() error { reconcile.Run(run, sources...); return nil })
-	group.Go(func() error { settle(run, secrets, sources); return nil })
+	group.Go(func() error { retryAfterUnseal(run, keeper, sources); return nil })
+	group.Go(func() error { settle(run, keeper, secrets, sources); return nil })
 	group.Go(func() error {
 		return self.run(run, func() {
 			log.Info("serving", "api", text(at.API))
@@ -199,7 +199,7 @@ func remoteOf(c config.Source) (sync.Remote, error) {
 type serverParts struct {
 	self    *ownIdentity
 	secrets *cache.Cache
-	rootKey *unseal.RootKey
+	keeper  *rootkey.Keeper
 	auditor *audit.Log
 	log     *slog.Logger
 	metrics *prometheus.Registry
@@ -217,7 +217,7 @@ func newServer(p serverParts) (*serve.Server, error) {
 		Workloads:   p.self,
 		Certificate: certificate,
 		Cache:       p.secrets,
-		RootKey:     heldKey{p.rootKey},
+		RootKey:     p.keeper,
 		Audit:       p.auditor,
 		Log:         p.log,
 		Metrics:     p.metrics,
@@ -265,10 +265,6 @@ func syncNow(ctx context.Context, sources []*reconcile.Source, o reconcile.Overr
 	return errors.Join(errs...)
 }
 
-func recipientOf(k *unseal.RootKey) serve.Recipient {
-	return serve.Recipient{Recipient: k.Recipient().String(), KeyID: string(k.KeyID())}
-}
-
 // listen opens every listener, so that nothing else starts where one cannot. What was
 // opened is returned beside an error.
 func listen(l config.Listen) (serve.Listeners, error) {
@@ -309,16 +305,27 @@ func text(a net.Addr) string {
 	return a.String()
 }
 
-func startedAs(ls serve.Listeners, cfg *config.Config, k *unseal.RootKey) Started {
+func startedAs(ls serve.Listeners, cfg *config.Config, keeper *rootkey.Keeper) Started {
 	at := func(l net.Listener) net.Addr {
 		if l == nil {
 			return nil
 		}
 		return l.Addr()
 	}
-	s := Started{API: at(ls.API), Liveness: at(ls.Liveness), Readiness: at(ls.Readiness), Metrics: at(ls.Metrics), Recipient: recipientOf(k)}
+	s := Started{API: at(ls.API), Liveness: at(ls.Liveness), Readiness: at(ls.Readiness), Metrics: at(ls.Metrics)}
 	if ls.Operator != nil {
 		s.Operator = cfg.Listen.Operator
 	}
+	if r, known := keeper.Recipient(); known {
+		s.Recipient = serve.Recipient{Recipient: r.String(), KeyID: string(r.KeyID())}
+	}
 	return s
+}
+
+func logStarted(log *slog.Logger, at Started, seal rootkey.Status, sources int) {
+	log.Info("started", "version", version.Get().Version, "state", seal.State, "keyID", seal.KeyID, "sources", sources,
+		"api", text(at.API), "liveness", text(at.Liveness), "readiness", text(at.Readiness), "metrics", text(at.Metrics), "operator", at.Operator)
+	if seal.State != rootkey.Unsealed {
+		log.Warn("sealed: no secret is served", "reason", seal.Reason)
+	}
 }

@@ -7,15 +7,19 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/internal/cache"
 	"github.com/vsecm/kubectl-vsecm/internal/reconcile"
+	"github.com/vsecm/kubectl-vsecm/internal/rootkey"
 )
 
 // settlePoll is how often settle looks whether Safe has started.
 const settlePoll = 100 * time.Millisecond
 
 // settle gives memory back to the system once the stored objects are read and
-// every source has had its first round. That work leaves three times as much
+// every source has had its first round, which takes an unsealed Safe. That work leaves three times as much
 // garbage as Safe then holds, and Go would keep the room for it for good.
-func settle(ctx context.Context, secrets *cache.Cache, sources []*reconcile.Source) {
+func settle(ctx context.Context, keeper *rootkey.Keeper, secrets *cache.Cache, sources []*reconcile.Source) {
+	if !untilUnsealed(ctx, keeper) {
+		return
+	}
 	ticker := time.NewTicker(settlePoll)
 	defer ticker.Stop()
 	for !started(secrets, sources) {

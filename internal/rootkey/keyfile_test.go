@@ -1,9 +1,8 @@
-package safe
+package rootkey
 
 import (
 	"errors"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
@@ -27,17 +26,25 @@ func writeKey(t *testing.T, mode fs.FileMode) (file string, key *unseal.RootKey)
 	return file, key
 }
 
+func readKey(file string) (*unseal.RootKey, error) {
+	text, err := readKeyFile(file)
+	if err != nil {
+		return nil, err
+	}
+	return unseal.Parse(text)
+}
+
 func TestARootKeyThatOthersReachIsRefused(t *testing.T) {
 	for mode, ok := range map[fs.FileMode]bool{
 		0o600: true, 0o400: true, 0o440: true, 0o640: true,
 		0o660: false, 0o620: false, 0o604: false, 0o602: false, 0o601: false, 0o777: false,
 	} {
 		file, want := writeKey(t, mode)
-		key, err := readRootKey(file)
+		key, err := readKey(file)
 		switch {
 		case ok && (err != nil || key.KeyID() != want.KeyID()):
 			t.Errorf("mode %04o: %v", mode, err)
-		case !ok && !errors.Is(err, ErrRootKeyExposed):
+		case !ok && !errors.Is(err, ErrExposed):
 			t.Errorf("mode %04o: got %v", mode, err)
 		}
 	}
@@ -55,7 +62,7 @@ func TestARootKeyOfAnotherUserIsRefused(t *testing.T) {
 	}
 	defer f.Close()
 	own := os.Geteuid()
-	if err := errors.Join(checkRootKeyFile(f, own), checkLink(link, own), checkLink(file, own)); err != nil {
+	if err := errors.Join(checkKeyFile(f, own), checkLink(link, own), checkLink(file, own)); err != nil {
 		t.Error(err)
 	}
 	if own == 0 {
@@ -66,10 +73,10 @@ func TestARootKeyOfAnotherUserIsRefused(t *testing.T) {
 	} else {
 		own++
 	}
-	if err := checkRootKeyFile(f, own); !errors.Is(err, ErrRootKeyExposed) {
+	if err := checkKeyFile(f, own); !errors.Is(err, ErrExposed) {
 		t.Errorf("the file: %v", err)
 	}
-	if err := checkLink(link, own); !errors.Is(err, ErrRootKeyExposed) {
+	if err := checkLink(link, own); !errors.Is(err, ErrExposed) {
 		t.Errorf("the link: %v", err)
 	}
 }
@@ -82,7 +89,7 @@ func TestARootKeyMayBeALinkOfOurs(t *testing.T) {
 		os.Symlink(filepath.Join("..data", "root.key"), filepath.Join(dir, "KEY_TXT"))); err != nil {
 		t.Fatal(err)
 	}
-	if key, err := readRootKey(filepath.Join(dir, "KEY_TXT")); err != nil || key.KeyID() != want.KeyID() {
+	if key, err := readKey(filepath.Join(dir, "KEY_TXT")); err != nil || key.KeyID() != want.KeyID() {
 		t.Errorf("got %v", err)
 	}
 }
@@ -95,8 +102,10 @@ func TestARootKeyIsARegularFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, file := range []string{pipe, folder, dangling, "/dev/zero"} {
-		if key, err := loadRootKey(file, nil, 0, slog.New(slog.DiscardHandler)); err == nil {
-			t.Errorf("%s: got the key %s", file, key.KeyID())
+		r := newRig(t, NewDirPlace(file, t.TempDir()))
+		r.run()
+		if st := r.settled(); st.State != Sealed {
+			t.Errorf("%s: %+v", file, st)
 		}
 	}
 	if _, err := os.Stat(filepath.Join(dir, "nothing")); !errors.Is(err, fs.ErrNotExist) {

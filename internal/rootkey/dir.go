@@ -1,0 +1,186 @@
+package rootkey
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
+)
+
+const (
+	markFile   = "sealed"
+	recordFile = "recipient.txt"
+	// maxSmallFile bounds what is read of those two.
+	maxSmallFile = 16 << 10
+
+	// statEvery is how often a directory is looked at for changes: an operator
+	// may put a key back by hand.
+	statEvery = time.Second
+)
+
+type dirPlace struct {
+	keyFile, mark, record string
+	// wrote since Watch looked last: what was undone before it looks again is no
+	// change to it.
+	wrote atomic.Bool
+}
+
+// NewDirPlace returns the place on one machine: the file of the root key, and in the data
+// directory the files sealed, which is the mark, and recipient.txt, which is the
+// record. The directory belongs to this process alone.
+//
+// A key file that others can reach is not used ([ErrExposed]), and not replaced.
+func NewDirPlace(rootKeyFile, dataDir string) Place {
+	return &dirPlace{keyFile: rootKeyFile, mark: filepath.Join(dataDir, markFile), record: filepath.Join(dataDir, recordFile)}
+}
+
+func (p *dirPlace) Kind() string { return "file" }
+
+func (p *dirPlace) Read(_ context.Context, keysOfSealed bool) (*Kept, error) {
+	kept := &Kept{}
+	record, err := readSmall(p.record)
+	if err != nil {
+		return nil, fmt.Errorf("reading the record of the root key: %w", err)
+	}
+	if text := strings.TrimSpace(string(record)); text != "" {
+		kept.Record = Record{text, string(encrypt.KeyIDOf(text))}
+	}
+	mark, err := readSmall(p.mark)
+	if err != nil {
+		return nil, fmt.Errorf("reading the mark of a seal: %w", err)
+	}
+	if mark != nil {
+		kept.SealedAt = sealedAt(map[string]string{AnnotationSealed: strings.TrimSpace(string(mark))})
+		if !keysOfSealed {
+			return kept, nil
+		}
+	}
+	if kept.Key, err = readKeyFile(p.keyFile); err != nil && !p.missing(err) {
+		kept.KeyFault = err
+	}
+	return kept, nil
+}
+
+// missing tells whether err says that there is no key file: neither a file nor a link to
+// nothing.
+func (p *dirPlace) missing(err error) bool {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	_, err = os.Lstat(p.keyFile)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// readSmall returns nil if there is no such file.
+func readSmall(file string) ([]byte, error) {
+	text, err := os.ReadFile(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case len(text) > maxSmallFile:
+		return nil, fmt.Errorf("%s has more than %d bytes", file, maxSmallFile)
+	}
+	return text, nil
+}
+
+func (p *dirPlace) WriteKey(_ context.Context, was *Kept, key []byte) error {
+	p.wrote.Store(true)
+	var err error
+	switch {
+	case was.KeyFault != nil:
+		// What is wrong with the file may be wrong with one put in its place.
+		err = was.KeyFault
+	case was.Key == nil:
+		if err = encrypt.CreateFile(p.keyFile, key, 0o600); errors.Is(err, fs.ErrExist) {
+			err = ErrChanged
+		}
+	case !bytes.Equal(was.Key, key):
+		err = encrypt.ReplaceFile(p.keyFile, key, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("keeping the root key: %w", err)
+	}
+	return p.removeMark()
+}
+
+func (p *dirPlace) WriteMark(_ context.Context, _ *Kept, at time.Time) error {
+	p.wrote.Store(true)
+	if at.IsZero() {
+		return p.removeMark()
+	}
+	if err := encrypt.ReplaceFile(p.mark, []byte(at.UTC().Format(time.RFC3339)+"\n"), 0o600); err != nil {
+		return fmt.Errorf("leaving the mark of a seal: %w", err)
+	}
+	return nil
+}
+
+func (p *dirPlace) removeMark() error {
+	err := os.Remove(p.mark)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("taking the mark of a seal away: %w", err)
+	}
+	return syncDir(filepath.Dir(p.mark))
+}
+
+// syncDir makes the end of a name survive a loss of power.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+func (p *dirPlace) WriteRecord(_ context.Context, _ *Kept, r Record) error {
+	p.wrote.Store(true)
+	if err := encrypt.ReplaceFile(p.record, []byte(r.Recipient+"\n"), 0o600); err != nil {
+		return fmt.Errorf("recording which root key is Safe's: %w", err)
+	}
+	return nil
+}
+
+// Watch looks every second whether one of the files is another.
+func (p *dirPlace) Watch(ctx context.Context, changed func()) {
+	changed()
+	ticker := time.NewTicker(statEvery)
+	defer ticker.Stop()
+	before := p.stamp()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if now, wrote := p.stamp(), p.wrote.Swap(false); wrote || now != before {
+			before = now
+			changed()
+		}
+	}
+}
+
+// stamp is another one when a file is.
+func (p *dirPlace) stamp() string {
+	var b strings.Builder
+	for _, file := range []string{p.keyFile, p.mark, p.record} {
+		info, err := os.Stat(file)
+		if err != nil {
+			fmt.Fprintln(&b, errors.Is(err, fs.ErrNotExist))
+			continue
+		}
+		fmt.Fprintln(&b, info.Size(), info.Mode(), info.ModTime().UnixNano())
+	}
+	return b.String()
+}

@@ -1,0 +1,201 @@
+package rootkey
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
+	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
+	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
+)
+
+// objectsTimeout bounds how long is waited for what is stored to be known.
+const objectsTimeout = 5 * time.Second
+
+// load unseals Safe with the key that is kept, or makes one where there never was
+// any. Otherwise it says what is missing.
+func (k *Keeper) load(ctx context.Context, kept *Kept, recorded encrypt.Recipient, seals uint64) error {
+	key, err := kept.key()
+	if err == nil {
+		return k.use(ctx, key, kept, recorded, seals)
+	}
+	missing := fmt.Errorf("there is no root key where it is kept (%s)", k.config.Place.Kind())
+	if !errors.Is(err, unseal.ErrNone) {
+		missing = fmt.Errorf("what is kept as the root key (%s) cannot be used: %w", k.config.Place.Kind(), err)
+	}
+	fallback, ferr := parse(kept.Fallback)
+	if ferr == nil {
+		if recorded.String() != "" && fallback.KeyID() == recorded.KeyID() {
+			return k.restore(ctx, fallback, kept, seals)
+		}
+		defer fallback.Wipe()
+	}
+	if recorded.String() != "" {
+		k.set(Sealed, recorded, fmt.Sprintf("%v: unseal with key %s", missing, recorded.KeyID()))
+		return nil
+	}
+	needed, oerr := k.needed(ctx)
+	switch {
+	case len(needed) > 0:
+		k.set(Sealed, recorded, fmt.Sprintf("%v, and which one it was is not on record; what is stored needs %s", missing, listed(needed)))
+	case oerr != nil:
+		return fmt.Errorf("%w, and whether anything that is stored needs one cannot be told: %w", missing, oerr)
+	case !errors.Is(err, unseal.ErrNone):
+		k.set(Sealed, recorded, fmt.Sprintf("%v, and which one it was is not on record", missing))
+	case ferr == nil:
+		k.set(Sealed, recorded, fmt.Sprintf("%v; key %s is mounted, but is not on record as Safe's: unseal with it if it is", missing, fallback.KeyID()))
+	case k.config.Manual:
+		k.set(Sealed, recorded, "waiting for its root key")
+	default:
+		k.set(Uninitialised, recorded, "a root key is being made")
+		return k.generate(ctx, kept, seals)
+	}
+	return nil
+}
+
+// use unseals Safe with the key that is kept, if it is the one on record. Where none is on
+// record, it is from now on.
+func (k *Keeper) use(ctx context.Context, key *unseal.RootKey, kept *Kept, recorded encrypt.Recipient, seals uint64) error {
+	if recorded.String() != "" && recorded.KeyID() != key.KeyID() {
+		k.set(Sealed, recorded, fmt.Sprintf("key %s stands where the root key is kept, but this Safe's is %s: unseal with that", key.KeyID(), recorded.KeyID()))
+		key.Wipe()
+		return nil
+	}
+	if err := k.record(ctx, kept, key); err != nil {
+		key.Wipe()
+		return err
+	}
+	return k.openWith(key, kept, seals, "unsealed with the root key that was kept")
+}
+
+// restore puts a key back that was found elsewhere, and unseals Safe with it.
+func (k *Keeper) restore(ctx context.Context, key *unseal.RootKey, kept *Kept, seals uint64) error {
+	if err := k.keep(ctx, kept, key); err != nil {
+		key.Wipe()
+		return err
+	}
+	return k.openWith(key, kept, seals, "unsealed with the root key that was mounted, and put it back where it is kept")
+}
+
+// generate makes a root key and, once it is kept, unseals Safe with it. If another replica
+// makes one, too, the one that was kept first is the one: [ErrChanged].
+func (k *Keeper) generate(ctx context.Context, kept *Kept, seals uint64) error {
+	key, err := unseal.Generate(false)
+	if err != nil {
+		return err
+	}
+	if err := k.keep(ctx, kept, key); err != nil {
+		key.Wipe()
+		return err
+	}
+	return k.openWith(key, kept, seals, "generated a root key; back it up: without it nothing sealed to it can be opened")
+}
+
+// keep writes the key, and then the record, where it is missing: whoever dies in between
+// leaves a key without a record, which the next start takes.
+func (k *Keeper) keep(ctx context.Context, kept *Kept, key *unseal.RootKey) error {
+	text := key.Text()
+	defer clear(text)
+	if err := k.config.Place.WriteKey(ctx, kept, text); err != nil {
+		return fmt.Errorf("keeping the root key: %w", err)
+	}
+	return k.record(ctx, kept, key)
+}
+
+// record writes which key is Safe's, where that is not on record.
+func (k *Keeper) record(ctx context.Context, kept *Kept, key *unseal.RootKey) error {
+	r := recordOf(key.Recipient())
+	if kept.Record == r {
+		return nil
+	}
+	if err := k.config.Place.WriteRecord(ctx, kept, r); err != nil {
+		return fmt.Errorf("recording which root key is Safe's: %w", err)
+	}
+	return nil
+}
+
+// openWith opens the gate with key and the retired ones that are kept beside it.
+func (k *Keeper) openWith(key *unseal.RootKey, kept *Kept, seals uint64, message string) error {
+	keys, err := k.ring(key, kept.Retired)
+	if err != nil {
+		key.Wipe()
+		return err
+	}
+	id := key.KeyID()
+	if !k.open(keys, seals) {
+		return fmt.Errorf("%w: Safe was sealed meanwhile", ErrUnavailable)
+	}
+	k.config.Log.Info(message, "keyID", id)
+	return nil
+}
+
+// ring returns a keyring of key and the retired ones in a text. A text that is damaged
+// costs what the retired ones open, and nothing else.
+func (k *Keeper) ring(key *unseal.RootKey, text []byte) (*unseal.Keyring, error) {
+	const broken = "the retired root keys cannot be read; what only they open cannot be opened"
+	if k.config.Memory || text == nil {
+		return unseal.NewKeyring(key)
+	}
+	all, err := unseal.ParseAll(text)
+	if err != nil && !errors.Is(err, unseal.ErrNone) {
+		k.tellOnce(broken, err.Error())
+	} else {
+		k.tellOnce(broken, "")
+	}
+	held := map[encrypt.KeyID]bool{key.KeyID(): true}
+	var retired []*unseal.RootKey
+	for _, r := range all {
+		if held[r.KeyID()] {
+			r.Wipe()
+			continue
+		}
+		held[r.KeyID()] = true
+		retired = append(retired, r)
+	}
+	return unseal.NewKeyring(key, retired...)
+}
+
+// needed returns the ids of the keys that stored values are sealed to.
+func (k *Keeper) needed(ctx context.Context) ([]encrypt.KeyID, error) {
+	ctx, cancel := context.WithTimeout(ctx, objectsTimeout)
+	defer cancel()
+	objects, err := k.config.Objects(ctx)
+	return sealedTo(objects), err
+}
+
+func sealedTo(objects []*v1alpha1.EncryptedSecret) []encrypt.KeyID {
+	ids := make(map[encrypt.KeyID]bool)
+	for _, o := range objects {
+		for _, sealed := range o.Spec.EncryptedData {
+			info, err := encrypt.Inspect(sealed)
+			if err != nil {
+				continue // no key opens it
+			}
+			for _, id := range info.KeyIDs {
+				ids[id] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(ids))
+}
+
+// listed shows key ids, the first few of them.
+func listed(ids []encrypt.KeyID) string {
+	const most = 5
+	text := make([]string, 0, most+1)
+	for _, id := range ids[:min(len(ids), most)] {
+		text = append(text, string(id))
+	}
+	if len(ids) > most {
+		text = append(text, fmt.Sprintf("… (%d in all)", len(ids)))
+	}
+	if len(ids) == 1 {
+		return "key " + text[0]
+	}
+	return "keys " + strings.Join(text, ", ")
+}

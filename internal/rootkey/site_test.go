@@ -1,0 +1,194 @@
+package rootkey
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/vsecm/kubectl-vsecm/internal/kube"
+	"github.com/vsecm/kubectl-vsecm/internal/publication"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/controlplane"
+)
+
+// A site is where tests see what is kept from outside.
+type site interface {
+	place() Place
+	// put makes a state by hand. An empty text is no key, "EMPTY" an empty one; an empty
+	// mark is none.
+	put(key, mark, record string)
+	mount(text string)
+	// What is kept, and all of it as one text.
+	key() string
+	marked() bool
+	record() string
+	all() string
+}
+
+const emptyText = "EMPTY"
+
+// sites runs a test at both kinds of place.
+func sites(t *testing.T, test func(t *testing.T, s site)) {
+	t.Run("file", func(t *testing.T) { test(t, newDirSite(t)) })
+	t.Run("secret", func(t *testing.T) { test(t, newSecretSite(t, cluster.Start(t))) })
+}
+
+type dirSite struct {
+	t   *testing.T
+	dir string
+}
+
+func newDirSite(t *testing.T) *dirSite { return &dirSite{t, t.TempDir()} }
+
+func (d *dirSite) file(name string) string { return filepath.Join(d.dir, name) }
+func (d *dirSite) place() Place            { return NewDirPlace(d.file("root-key.txt"), d.dir) }
+func (d *dirSite) mount(string)            { d.t.Fatal("a file is not mounted") }
+func (d *dirSite) key() string             { return d.read("root-key.txt") }
+func (d *dirSite) record() string          { return strings.TrimSpace(d.read("recipient.txt")) }
+
+func (d *dirSite) put(key, mark, record string) {
+	d.t.Helper()
+	for name, text := range map[string]string{"root-key.txt": key, "sealed": mark, "recipient.txt": record} {
+		if text == "" {
+			if err := os.Remove(d.file(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				d.t.Fatal(err)
+			}
+			continue
+		}
+		if text == emptyText {
+			text = ""
+		}
+		if err := os.WriteFile(d.file(name), []byte(text), 0o600); err != nil {
+			d.t.Fatal(err)
+		}
+	}
+}
+
+func (d *dirSite) read(name string) string {
+	text, err := os.ReadFile(d.file(name))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		d.t.Fatal(err)
+	}
+	return string(text)
+}
+
+func (d *dirSite) marked() bool {
+	_, err := os.Stat(d.file("sealed"))
+	return err == nil
+}
+
+func (d *dirSite) all() string {
+	entries, err := os.ReadDir(d.dir)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	var b strings.Builder
+	for _, e := range entries {
+		fmt.Fprintf(&b, "%s: %q\n", e.Name(), d.read(e.Name()))
+	}
+	return b.String()
+}
+
+type secretSite struct {
+	t         *testing.T
+	client    *kube.Client
+	namespace string
+	mounted   string
+}
+
+func newSecretSite(t *testing.T, cp *controlplane.ControlPlane) *secretSite {
+	t.Helper()
+	client, err := kube.NewClient(cp.Config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, stderr, err := cp.Kubectl(t, cp.Kubeconfig(), `{"apiVersion":"v1","kind":"Namespace","metadata":{"generateName":"safe-"}}`,
+		"create", "-f", "-", "-o", "jsonpath={.metadata.name}")
+	if err != nil {
+		t.Fatalf("%v: %s", err, stderr)
+	}
+	return &secretSite{t: t, client: client, namespace: stdout, mounted: filepath.Join(t.TempDir(), "key.txt")}
+}
+
+func (s *secretSite) place() Place {
+	return NewSecretPlace(s.client, s.namespace, "vsecm-root-key", s.mounted)
+}
+
+func (s *secretSite) mount(text string) {
+	if err := os.WriteFile(s.mounted, []byte(text), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// remove deletes an object, if it is there.
+func (s *secretSite) remove(resource, name string) {
+	s.t.Helper()
+	err := s.client.Core.Delete().Namespace(s.namespace).Resource(resource).Name(name).Do(s.t.Context()).Error()
+	if err != nil && !apierrors.IsNotFound(err) {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *secretSite) put(key, mark, record string) {
+	s.t.Helper()
+	s.remove("secrets", "vsecm-root-key")
+	s.remove("configmaps", publication.Name)
+	if key != "" || mark != "" {
+		secret := &corev1.Secret{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}}
+		secret.Namespace, secret.Name = s.namespace, "vsecm-root-key"
+		if key != "" {
+			secret.Data = map[string][]byte{DataKey: []byte(strings.TrimPrefix(key, emptyText)), "other": []byte("kept as it is")}
+		}
+		if mark != "" {
+			secret.Annotations = map[string]string{AnnotationSealed: strings.TrimSpace(mark)}
+		}
+		if err := s.client.Core.Post().Namespace(s.namespace).Resource("secrets").Body(secret).Do(s.t.Context()).Error(); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	if record != "" {
+		cm := &corev1.ConfigMap{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"}, Data: map[string]string{publication.KeyRecipient: record}}
+		cm.Namespace, cm.Name = s.namespace, publication.Name
+		if err := s.client.Core.Post().Namespace(s.namespace).Resource("configmaps").Body(cm).Do(s.t.Context()).Error(); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+}
+
+func (s *secretSite) secret() *corev1.Secret {
+	s.t.Helper()
+	var secret corev1.Secret
+	if err := s.client.Core.Get().Namespace(s.namespace).Resource("secrets").Name("vsecm-root-key").Do(s.t.Context()).Into(&secret); err != nil && !apierrors.IsNotFound(err) {
+		s.t.Fatal(err)
+	}
+	return &secret
+}
+
+func (s *secretSite) published() map[string]string {
+	s.t.Helper()
+	var cm corev1.ConfigMap
+	if err := s.client.Core.Get().Namespace(s.namespace).Resource("configmaps").Name(publication.Name).Do(s.t.Context()).Into(&cm); err != nil && !apierrors.IsNotFound(err) {
+		s.t.Fatal(err)
+	}
+	return cm.Data
+}
+
+func (s *secretSite) key() string    { return string(s.secret().Data[DataKey]) }
+func (s *secretSite) record() string { return s.published()[publication.KeyRecipient] }
+
+func (s *secretSite) marked() bool {
+	_, marked := s.secret().Annotations[AnnotationSealed]
+	return marked
+}
+
+func (s *secretSite) all() string {
+	secret := s.secret()
+	return fmt.Sprintf("%s %v %q %q", secret.ResourceVersion, secret.Annotations, secret.Data, s.published())
+}
