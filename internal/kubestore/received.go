@@ -36,7 +36,12 @@ type receivedList struct {
 
 // UnmarshalJSON implements [json.Unmarshaler]. Its errors, and r.fault, quote nothing of data.
 func (r *received) UnmarshalJSON(data []byte) error {
-	var whole v1alpha1.EncryptedSecret
+	var whole struct { // but for the status, which is nothing to serve
+		metav1.TypeMeta
+		metav1.ObjectMeta `json:"metadata"`
+
+		Spec v1alpha1.EncryptedSecretSpec `json:"spec"`
+	}
 	err := json.Unmarshal(data, &whole)
 	if err != nil {
 		r.fault = undecodable(err)

@@ -44,7 +44,7 @@ func (s *source) Watch(options metav1.ListOptions) (watch.Interface, error) {
 
 // ListWithContext implements [cache.ListerWatcherWithContext].
 func (s *source) ListWithContext(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-	data, err := s.request(options).Do(ctx).Raw()
+	data, err := answer(s.request(options).Do(ctx))
 	s.reached(ctx, err)
 	if err != nil {
 		return nil, err

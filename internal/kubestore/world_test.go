@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -45,7 +44,6 @@ func TestMain(m *testing.M) {
 // A world is a cluster with the CRD, and the namespaces that tests use.
 type world struct {
 	*controlplane.ControlPlane
-	http   *http.Client
 	client *kube.Client
 }
 
@@ -72,10 +70,7 @@ func newWorld(t testing.TB, cp *controlplane.ControlPlane) *world {
 	if w.client, err = kube.NewClient(config); err != nil {
 		t.Fatal(err)
 	}
-	if c, ok := w.client.VSecM.(*rest.RESTClient); ok {
-		w.http = c.Client
-		t.Cleanup(w.http.CloseIdleConnections)
-	}
+	w.closeIdle(t)
 	w.kubectl(t, "", "apply", "-k", crds(t))
 	w.kubectl(t, "", "wait", "--for=condition=Established", "crd/encryptedsecrets.vsecm.com")
 	for _, namespace := range namespaces {
@@ -87,6 +82,16 @@ func newWorld(t testing.TB, cp *controlplane.ControlPlane) *world {
 		}
 	}
 	return w
+}
+
+// closeIdle closes the client's connections when the test has ended.
+func (w *world) closeIdle(t testing.TB) {
+	t.Helper()
+	c, ok := w.client.VSecM.(*rest.RESTClient)
+	if !ok {
+		t.Fatalf("the client is a %T", w.client.VSecM)
+	}
+	t.Cleanup(c.Client.CloseIdleConnections)
 }
 
 func crds(t testing.TB) string {
@@ -213,4 +218,11 @@ func (b *syncBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.b.String()
+}
+
+// start starts a control plane for one test.
+func start(t testing.TB) *controlplane.ControlPlane {
+	t.Helper()
+	cluster.Start(t) // counts the test where there are no programs
+	return controlplane.Start(t)
 }

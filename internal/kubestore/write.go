@@ -60,7 +60,11 @@ func (s *Store) Apply(ctx context.Context, owner string, o *v1alpha1.EncryptedSe
 		if now.fault == nil && served != nil && store.EqualSpec(&served.Spec, &want.Spec) && standsAs(served, want, now.others) {
 			return false, ctx.Err()
 		}
-		r, err := s.patch(ctx, want, now)
+		write := s.patch
+		if now.fault != nil {
+			write = s.replace
+		}
+		r, err := write(ctx, want, now)
 		switch {
 		case err == nil && r.DeletionTimestamp != nil:
 			return false, fmt.Errorf("storing %s: %w", key, ErrBusy)
@@ -160,6 +164,31 @@ func (s *Store) patch(ctx context.Context, want *v1alpha1.EncryptedSecret, now k
 	return r, err
 }
 
+// replace writes want over an object that cannot be decoded, if it is still the one that is
+// known as now: the API server cannot apply anything to it either.
+func (s *Store) replace(ctx context.Context, want *v1alpha1.EncryptedSecret, now known) (*received, error) {
+	key := store.KeyOf(want)
+	before, err := s.metadata(ctx, key)
+	if err != nil {
+		if apierrors.IsNotFound(err) {
+			return s.patch(ctx, want, known{})
+		}
+		return nil, err
+	}
+	next := *want
+	next.UID, next.ResourceVersion = now.uid, now.version
+	next.Finalizers, next.OwnerReferences = before.Finalizers, before.OwnerReferences
+	body, err := json.Marshal(&next)
+	if err != nil {
+		return nil, err
+	}
+	r := &received{}
+	err = s.do(ctx, at(s.source.client.Put(), key).
+		VersionedParams(&metav1.UpdateOptions{FieldManager: FieldManager, FieldValidation: metav1.FieldValidationStrict}, kube.ParameterCodec).
+		SetHeader("Content-Type", "application/json").Body(body), r)
+	return r, err
+}
+
 // metadata returns the metadata of an object, which may be large as a whole.
 func (s *Store) metadata(ctx context.Context, key store.Key) (*metav1.PartialObjectMetadata, error) {
 	m := &metav1.PartialObjectMetadata{}
@@ -188,7 +217,7 @@ func at(r *rest.Request, key store.Key) *rest.Request {
 func (s *Store) do(ctx context.Context, request *rest.Request, to any) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	data, err := request.Do(ctx).Raw()
+	data, err := answer(request.Do(ctx))
 	if err != nil || to == nil {
 		return err
 	}
@@ -196,6 +225,15 @@ func (s *Store) do(ctx context.Context, request *rest.Request, to any) error {
 		return undecodable(err)
 	}
 	return nil
+}
+
+// answer returns the body of an answer, or what the API server said in it. (The error of
+// Raw alone is what the status code means in general.)
+func answer(result rest.Result) ([]byte, error) {
+	if err := result.Error(); err != nil {
+		return nil, err
+	}
+	return result.Raw()
 }
 
 // refusal says what err means to the caller of a method.
