@@ -70,6 +70,14 @@ func TestALineIsOneJSONObject(t *testing.T) {
 	if out.String() != want {
 		t.Errorf("wrote %s\nwant  %s", out.String(), want)
 	}
+	out.Reset()
+	e.Actor, e.Credential = "system:serviceaccount:vsecm-system:vsecm-operator", "JTI=1"
+	if err := l.Record(t.Context(), e); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out.String(), `"actor":"system:serviceaccount:vsecm-system:vsecm-operator","credential":"JTI=1","verb":`) {
+		t.Errorf("wrote %s", out.String())
+	}
 }
 
 func TestACallerCannotForgeALine(t *testing.T) {
@@ -79,17 +87,17 @@ func TestACallerCannotForgeALine(t *testing.T) {
 		"a\n{\"actor\":\"root\"}", "a\r\nb", `a","actor":"root`, "a\x00b", "a\xff\xfe", "a\u2028b", "\x1b[2J", strings.Repeat("é", 100_000),
 	} {
 		out.Reset()
-		if err := l.Record(t.Context(), Entry{Time: testTime, Actor: evil, Verb: evil, Object: evil, Outcome: evil, RequestID: evil}); err != nil {
+		if err := l.Record(t.Context(), Entry{Time: testTime, Actor: evil, Credential: evil, Verb: evil, Object: evil, Outcome: evil, RequestID: evil}); err != nil {
 			t.Fatal(err)
 		}
 		if n := strings.Count(out.String(), "\n"); n != 1 || strings.ContainsAny(out.String(), "\x00\x1b\r") {
 			t.Errorf("%.20q: wrote %d lines: %q", evil, n, out.String())
 		}
-		if out.Len() > 12*(5*maxField+maxObject) {
+		if out.Len() > 12*(6*maxField+maxObject) {
 			t.Errorf("%.20q: line of %d bytes", evil, out.Len())
 		}
 		var members map[string]string
-		if err := json.Unmarshal(out.Bytes(), &members); err != nil || len(members) != 6 {
+		if err := json.Unmarshal(out.Bytes(), &members); err != nil || len(members) != 7 {
 			t.Errorf("%.20q: %v, %d members", evil, err, len(members))
 		}
 	}
