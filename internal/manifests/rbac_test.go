@@ -20,9 +20,9 @@ var rights = []struct {
 	{"system:serviceaccount:vsecm-system:vsecm-safe", "vsecm-system", []string{
 		"authentication.k8s.io/tokenreviews: create",
 		"authorization.k8s.io/subjectaccessreviews: create",
-		"configmaps vsecm-safe: get list patch update watch",
+		"configmaps vsecm-safe: get patch watch",
 		"configmaps: create",
-		"secrets vsecm-root-key: get list patch update watch",
+		"secrets vsecm-root-key: get patch watch",
 		"secrets: create",
 		"vsecm.com/encryptedsecrets: get list watch",
 	}},
