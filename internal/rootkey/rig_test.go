@@ -219,3 +219,10 @@ func chmod(t testing.TB, file string, mode os.FileMode) {
 		t.Fatal(err)
 	}
 }
+
+// eventuallyNil tries until it succeeds.
+func eventuallyNil(t testing.TB, try func() error) {
+	t.Helper()
+	var err error
+	eventually(t, "success", func() bool { err = try(); return err == nil })
+}
