@@ -173,14 +173,23 @@ func (w *world) stored(b *testing.B) float64 {
 // memory returns a line of the process's status in MiB.
 func (w *world) memory(b *testing.B, field string) float64 {
 	b.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", w.process.cmd.Process.Pid))
+	return w.process.memory(b, field)
+}
+
+// memory returns a line of the process's status in MiB.
+func (p *process) memory(b *testing.B, field string) float64 {
+	b.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	if err != nil {
 		b.Fatal(err)
 	}
 	_, rest, ok := strings.Cut(string(text), field+":")
+	if !ok {
+		b.Fatalf("no %s in\n%s", field, text)
+	}
 	kB, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
-	if !ok || err != nil {
-		b.Fatalf("%s: %v", text, err)
+	if err != nil {
+		b.Fatal(err)
 	}
 	return kB / 1024
 }

@@ -2,6 +2,9 @@ package safe
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -9,10 +12,25 @@ import (
 	"net"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/vsecm/kubectl-vsecm/internal/audit"
+	"github.com/vsecm/kubectl-vsecm/internal/cache"
 	"github.com/vsecm/kubectl-vsecm/internal/config"
 	"github.com/vsecm/kubectl-vsecm/internal/identity"
+	"github.com/vsecm/kubectl-vsecm/internal/kube"
+	"github.com/vsecm/kubectl-vsecm/internal/kubestore"
+	"github.com/vsecm/kubectl-vsecm/internal/operator"
+	"github.com/vsecm/kubectl-vsecm/internal/publication"
+	"github.com/vsecm/kubectl-vsecm/internal/publish"
+	"github.com/vsecm/kubectl-vsecm/internal/reconcile"
+	"github.com/vsecm/kubectl-vsecm/internal/rootkey"
+	"github.com/vsecm/kubectl-vsecm/internal/serve"
+	"github.com/vsecm/kubectl-vsecm/internal/version"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
+	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
 
 // A ClusterConfig is what Safe serves in a cluster.
@@ -59,8 +77,145 @@ func (c ClusterConfig) Check() error {
 	return errors.Join(errs...)
 }
 
+// The Kubernetes API is asked as often as there is need; these bound a fault of Safe's own.
+const (
+	apiRate  = 50 // calls a second
+	apiBurst = 100
+)
+
 // RunInCluster serves what c says until ctx ends, and then stops gracefully. The audit log
 // goes to auditLog.
-func RunInCluster(ctx context.Context, c ClusterConfig, log *slog.Logger, auditLog io.Writer) error {
-	return errors.ErrUnsupported
+//
+// Nothing waits for the Kubernetes API to begin: a Safe that cannot reach it is alive, sealed,
+// and not ready, and says so in its log.
+func RunInCluster(ctx context.Context, c ClusterConfig, log *slog.Logger, auditLog io.Writer) (err error) {
+	if err := harden(); err != nil {
+		return err
+	}
+	to, err := restConfig(c.Kubeconfig)
+	if err != nil {
+		return err
+	}
+	client, err := kube.NewClient(to)
+	if err != nil {
+		return err
+	}
+	metrics := newMetrics()
+	auditor, err := audit.New(auditLog, metrics)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeAudit(ctx, auditor)) }()
+
+	objects := kubestore.New(client, log)
+	gate := unseal.NewGate()
+	secrets := cache.New(gate, metrics, log)
+	keeper := rootkey.New(rootkey.Config{
+		Place:  rootkey.NewSecretPlace(client, c.Namespace, c.RootKey.Name, c.RootKey.Path),
+		Manual: c.RootKey.Manual, Memory: c.RootKey.Memory,
+		Gate: gate, Holder: secrets, Objects: objects.List, Log: log,
+	})
+	certificate, err := serve.SelfSigned()
+	if err != nil {
+		return err
+	}
+	parts := serve.Config{
+		Certificate: certificate,
+		Cache:       secrets,
+		RootKey:     keeper,
+		Operators:   operator.New(client, c.Namespace),
+		Audit:       auditor,
+		Log:         log,
+		Metrics:     metrics,
+		Status:      func() serve.Status { return clusterStatus(c, objects) },
+		Sync:        func(ctx context.Context, o reconcile.Override) error { return syncNow(ctx, nil, o) },
+	}
+	self := &ownIdentity{config: c.SPIFFE, log: log}
+	if c.SPIFFE.Socket != "" {
+		parts.Source, parts.Workloads = self, self
+	}
+	server, err := serve.New(parts)
+	if err != nil {
+		return err
+	}
+	c.Listen.Operator = config.Off // operators come over TLS
+	listeners, err := listen(c.Listen)
+	defer closeListeners(listeners)
+	if err != nil {
+		return err
+	}
+	publisher := publish.New(client, c.Namespace, c.Name, log)
+	log.Info("started", "version", version.Get().Version, "namespace", c.Namespace, "replica", c.Name, "spiffe", c.SPIFFE.Socket != "",
+		"api", addressOf(listeners.API), "liveness", addressOf(listeners.Liveness),
+		"readiness", addressOf(listeners.Readiness), "metrics", addressOf(listeners.Metrics))
+
+	group, run := errgroup.WithContext(ctx)
+	group.Go(func() error { return objects.Run(run) })
+	group.Go(func() error { return secrets.Run(run, objects) })
+	group.Go(func() error { return keeper.Run(run) })
+	group.Go(func() error { settle(run, keeper, secrets, nil); return nil })
+	group.Go(func() error {
+		publisher.Run(run, func() publish.Self { return describe(certificate, keeper, self) }, keeper.Changed)
+		return nil
+	})
+	if c.SPIFFE.Socket != "" {
+		group.Go(func() error {
+			return self.run(run, func() { log.Info("serving workloads", "api", addressOf(listeners.API)) })
+		})
+	} else {
+		log.Warn("no SPIFFE Workload API is configured: workloads cannot fetch their secrets")
+	}
+	group.Go(func() error { return runServer(run, server, listeners, log) })
+	if err := group.Wait(); ctx.Err() == nil {
+		return err
+	}
+	log.Info("stopped")
+	return nil
+}
+
+// restConfig says how to reach the cluster: as a kubeconfig has it, or as a pod does.
+func restConfig(kubeconfig string) (*rest.Config, error) {
+	from := rest.InClusterConfig
+	if kubeconfig != "" {
+		from = func() (*rest.Config, error) { return clientcmd.BuildConfigFromFlags("", kubeconfig) }
+	}
+	to, err := from()
+	if err != nil {
+		return nil, fmt.Errorf("reaching the cluster: %w", err)
+	}
+	to.QPS, to.Burst = apiRate, apiBurst
+	to.UserAgent = "vsecm-safe/" + version.Get().Version
+	return to, nil
+}
+
+// describe returns what this replica publishes of itself.
+func describe(certificate tls.Certificate, keeper *rootkey.Keeper, self *ownIdentity) publish.Self {
+	sum := sha256.Sum256(certificate.Leaf.Raw)
+	s := publish.Self{Replica: publication.Replica{
+		State:             string(keeper.Status().State),
+		CertificateSHA256: hex.EncodeToString(sum[:]),
+		Version:           version.Get().Version,
+	}}
+	svid, err := self.GetX509SVID()
+	if err != nil {
+		return s
+	}
+	bundle, err := self.GetX509BundleForTrustDomain(svid.ID.TrustDomain())
+	if err != nil {
+		return s
+	}
+	text, err := bundle.Marshal()
+	if err != nil {
+		return s
+	}
+	s.Replica.SPIFFEID, s.Bundle = svid.ID.String(), string(text)
+	return s
+}
+
+func clusterStatus(c ClusterConfig, objects *kubestore.Store) serve.Status {
+	st := serve.Status{Version: version.Get().Version, Replica: c.Name}
+	for _, f := range objects.Faults() {
+		st.Unreadable = append(st.Unreadable, fmt.Sprintf("%s: %v", f.Key, f.Err))
+	}
+	return st
 }
