@@ -59,12 +59,6 @@ func (c cluster) render(folder string) []unstructured.Unstructured {
 	return decode(c.T, []byte(c.kubectl("", "kustomize", folder)))
 }
 
-// get returns an object.
-func (c cluster) get(args ...string) unstructured.Unstructured {
-	c.Helper()
-	return decode(c.T, []byte(c.kubectl("", append([]string{"get", "-o", "json"}, args...)...)))[0]
-}
-
 // path returns where a kustomization of ours is. kubectl works in another directory.
 func (c cluster) path(name string) string {
 	c.Helper()
