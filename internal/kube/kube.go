@@ -78,6 +78,9 @@ func NewClient(config *rest.Config) (*Client, error) {
 func clientFor(config *rest.Config, shared *http.Client, gv schema.GroupVersion, path string) (rest.Interface, error) {
 	c := rest.CopyConfig(config)
 	c.GroupVersion, c.APIPath = &gv, path
+	// The API server shares itself out among its clients (priority and fairness). The five
+	// requests a second that client-go would keep to make ten thousand objects half an hour.
+	c.QPS = -1
 	c.ContentType = runtime.ContentTypeJSON
 	c.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
 	return rest.RESTClientForConfigAndClient(c, shared)
