@@ -189,3 +189,30 @@ func startUp(ctx context.Context) ([]row, error) {
 		{"memory, idle", "the aim", size(measured[3] * MiB), size(20 * MiB), 1},
 	}, nil
 }
+
+// inCluster measures a replica of Safe in a real cluster, with no EncryptedSecret and with
+// 10,000, against the aims as such.
+func inCluster(ctx context.Context) ([]row, error) {
+	results, err := goBenchmarks(ctx, "./internal/safe", "^BenchmarkReplica$", 1)
+	if err != nil {
+		return nil, err
+	}
+	var measured [7]float64
+	for i, m := range []struct{ name, unit string }{
+		{"Replica/0", "ms-to-ready"}, {"Replica/10000", "ms-to-ready"}, {"Replica/10000", "ms-to-unsealed"},
+		{"Replica/10000", "MiB-resident"}, {"Replica/10000", "MiB-aim"}, {"Replica/0", "MiB-resident"}, {"Replica/0", "MiB-anonymous"},
+	} {
+		if measured[i], err = results.measure(m.name, m.unit); err != nil {
+			return nil, err
+		}
+	}
+	const MiB = 1 << 20
+	return []row{
+		{"in a cluster: start to ready, nothing stored", "the aim", milliseconds(measured[0]), duration(2 * time.Second), 1},
+		{"in a cluster: start to ready, 10,000 objects", "the aim", milliseconds(measured[1]), duration(2 * time.Second), 1},
+		{"in a cluster: `unseal` to ready, 10,000 objects", "the aim", milliseconds(measured[2]), duration(2 * time.Second), 1},
+		{"in a cluster: memory, 10,000 objects", "the aim: 64 MiB + 1.5 × ciphertext", size(measured[3] * MiB), size(measured[4] * MiB), 1},
+		{"in a cluster: memory, idle", "the aim", size(measured[5] * MiB), size(20 * MiB), 1},
+		{"in a cluster: memory, idle, without the program's own pages", "the aim", size(measured[6] * MiB), size(20 * MiB), 1},
+	}, nil
+}

@@ -72,7 +72,7 @@ func main() {
 	bin := flag.String("bin", "bin", "folder of the product's programs")
 	tools := flag.String("tools", "", "folder of age, kubeseal and sops")
 	runs := flag.Int("runs", 31, "how often each program is run")
-	only := flag.String("only", "", "only the parts whose name contains this: one, thousand, open, sync, push, start, serve")
+	only := flag.String("only", "", "only the parts whose name contains this: one, thousand, open, sync, push, start, cluster, serve, size")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -111,7 +111,9 @@ func run(ctx context.Context, bin, tools string, runs int, only string) error {
 		{"sync", syncOneFile},
 		{"push", pushToWorkload},
 		{"start", startUp},
+		{"cluster", inCluster},
 		{"serve", serveReads},
+		{"size", func(context.Context) ([]row, error) { return programs.sizes(bin) }},
 	}
 	var rows []row
 	for _, part := range parts {

@@ -23,6 +23,10 @@ install_tool sops "github.com/getsops/sops/v3/cmd/sops@$sops"
 # age is the release that the product itself is built with.
 GOFLAGS='' CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$tools/age" filippo.io/age/cmd/age
 
+# A replica of Safe is measured in a real cluster.
+VSECM_TEST_CONTROLPLANE=$(hack/controlplane)
+export VSECM_TEST_CONTROLPLANE
+
 mkdir -p .cache/bench
 go build -o .cache/bench/harness ./bench
 exec .cache/bench/harness -bin bin -tools "$tools" "$@"
