@@ -2,5 +2,4 @@ package cli
 
 import "golang.org/x/sys/unix"
 
-// discardInput drops what was typed on a terminal and not read.
-func discardInput(fd int) { _ = unix.IoctlSetInt(fd, unix.TCFLSH, unix.TCIFLUSH) }
+const getTermios, setTermios = unix.TCGETS, unix.TCSETS

@@ -2,4 +2,6 @@
 
 package cli
 
-func discardInput(int) {}
+import "os"
+
+func discardInput(*os.File) {}

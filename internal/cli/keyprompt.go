@@ -25,7 +25,7 @@ func (t *terminal) askRootKey(prompt string) ([]byte, error) {
 			return nil, err
 		}
 		// What else was pasted is not to become commands for the shell.
-		defer discardInput(t.fd)
+		defer discardInput(t.file)
 		return readKeyLines(t.file, func(note string) { fmt.Fprint(t.out, "\r\n"+note) })
 	})
 }

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,35 +10,29 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
-	"go.uber.org/goleak"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/controlplane"
 )
 
 // TestMain makes this binary be kubectl-vsecm too: for the scripts, and, since
-// it is in the PATH, for every other test and for kubectl.
+// it is in the PATH, for every other test and for kubectl. It is an age plugin as well.
 func TestMain(m *testing.M) {
-	testscript.Main(leakless{m}, map[string]func(){
+	testscript.Main(withCluster{m}, map[string]func(){
 		"kubectl-vsecm": func() {
 			os.Exit(Main(context.Background(), os.Args[1:], genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr}))
 		},
+		"age-plugin-" + testPlugin: agePlugin,
 	})
 }
 
-// leakless fails where a goroutine is left.
-type leakless struct{ m *testing.M }
+// shared is the control plane that the tests share.
+var shared controlplane.Shared
 
-func (l leakless) Run() int {
-	code := l.m.Run()
-	if code == 0 {
-		if err := goleak.Find(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-	}
-	return code
-}
+// withCluster ends the control plane, and fails where a goroutine is left.
+type withCluster struct{ m *testing.M }
+
+func (w withCluster) Run() int { return shared.Main(w.m) }
 
 // ageCommand returns the path of the real age command, built from the version
 // in go.mod.

@@ -212,17 +212,23 @@ func (f *forwarded) Write(p []byte) (int, error) {
 	return n, f.explain(err)
 }
 
-// explain says why the pod gave no answer, where its node has told.
+// reasonWait is how long after the end of the data the reason for it is waited for: it comes on
+// a stream of its own.
+const reasonWait = time.Second
+
+// explain says why the pod gave no answer, where its node tells.
 func (f *forwarded) explain(err error) error {
 	if err == nil {
 		return nil
 	}
+	wait := time.NewTimer(reasonWait)
+	defer wait.Stop()
 	select {
 	case <-f.told:
 		if f.said != "" {
 			return errors.New(f.said)
 		}
-	default:
+	case <-wait.C:
 	}
 	return err
 }

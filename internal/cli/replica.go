@@ -47,7 +47,9 @@ func (r *replica) ask(ctx context.Context, method, target string) ([]byte, error
 // act makes a call in an operator's name. The body stays the caller's, to be wiped.
 func (r *replica) act(ctx context.Context, method, target string, body []byte, contentType string) ([]byte, error) {
 	if r.remote && r.token == "" {
-		// The token is for the key that is shown here, so it comes first.
+		// The token is for the key that is shown here, so it comes first. What was left
+		// open may be about to be closed by Safe, which what acts is not to run into.
+		r.httpClient().CloseIdleConnections()
 		conn, err := r.connect(ctx)
 		if err != nil {
 			return nil, err

@@ -1,0 +1,255 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/vsecm/kubectl-vsecm/internal/publication"
+	"github.com/vsecm/kubectl-vsecm/internal/serve"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/workloadapi"
+)
+
+// An impostor answers where Safe is expected, with a certificate of its own.
+type impostor struct {
+	address string
+	pin     string
+	heard   atomic.Int64 // requests that reached it
+}
+
+func newImpostor(t *testing.T, certificate tls.Certificate, answer http.HandlerFunc) *impostor {
+	t.Helper()
+	i := &impostor{}
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		i.heard.Add(1)
+		answer(w, r)
+	}))
+	srv.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS13}
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	i.address = srv.URL
+	i.pin = pinOf(certificate.Certificate[0])
+	return i
+}
+
+func selfSigned(t *testing.T) tls.Certificate {
+	t.Helper()
+	certificate, err := serve.SelfSigned()
+	check(t, err)
+	return certificate
+}
+
+// A second Safe stands in between: it gets to hear nothing, and no token is made for it.
+func TestAnImpostorHearsNothingAndGetsNoToken(t *testing.T) {
+	key := newKey(t)
+	cp := shared.Start(t)
+	a := newRealSafe(t, cp, "safe-a", key)
+	w := install(t, key, a)
+	false1 := newImpostor(t, selfSigned(t), func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"state":"sealed"}`) })
+	operator := w.person("mallory", "vsecm-admins")
+	for _, args := range [][]string{{"status"}, {"unseal"}, {"seal"}, {"sync"}, {"reveal", "db", "-n", "shop"}, {"recipient"}} {
+		code, stdout, stderr := w.vsecm(operator, string(key.Text()), append(args, "--safe", false1.address)...)
+		if code != exitError || stdout != "" || !strings.Contains(stderr, "this is none of the cluster's Safes") || !strings.Contains(stderr, "hint: nothing was sent to it") {
+			t.Errorf("%s: exit code %d: %s%s", args[0], code, stdout, stderr)
+		}
+	}
+	if n := false1.heard.Load(); n != 0 {
+		t.Errorf("%d requests were sent", n)
+	}
+	if n := w.tokensOf("mallory"); n != 0 {
+		t.Errorf("%d tokens were requested", n)
+	}
+	// And the test would notice.
+	if code, _, stderr := w.vsecm(operator, string(key.Text()), "unseal", "--safe", a.address); code != exitOK {
+		t.Fatal(stderr)
+	}
+	if n := w.tokensOf("mallory"); n != 1 {
+		t.Errorf("%d tokens for one replica", n)
+	}
+}
+
+// Who has a published certificate may be Safe, and still does what it should not.
+func TestAnswersAreBoundedAndRedirectsNotFollowed(t *testing.T) {
+	key := newKey(t)
+	cp := shared.Start(t)
+	w := install(t, key)
+	admin := cp.Kubeconfig()
+	elsewhere := newImpostor(t, selfSigned(t), func(http.ResponseWriter, *http.Request) {})
+	for name, tt := range map[string]struct {
+		answer http.HandlerFunc
+		want   string
+	}{
+		"an answer without an end": {func(w http.ResponseWriter, _ *http.Request) {
+			for chunk := bytes.Repeat([]byte("x"), 1<<20); ; {
+				if _, err := w.Write(chunk); err != nil {
+					return
+				}
+			}
+		}, "larger than"},
+		"a redirect": {func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, elsewhere.address, http.StatusTemporaryRedirect)
+		}, "307"},
+		"a page": {func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") }, "its answer is not Safe's"},
+		"an error that a terminal obeys": {func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/problem+json")
+			w.WriteHeader(http.StatusForbidden)
+			fmt.Fprint(w, `{"type":"https://vsecm.com/problems/forbidden","detail":"\u001b[31mred"}`)
+		}, `\u001b[31mred`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newImpostor(t, selfSigned(t), tt.answer)
+			w := &world{t, cp}
+			w.publishData(map[string]string{publication.ReplicaPrefix + "a": fmt.Sprintf(`{"certificateSHA256":%q}`, s.pin)})
+			code, stdout, stderr := w.vsecm(admin, "", "status", "--safe", s.address)
+			if code != exitError || stdout != "" || !strings.Contains(stderr, tt.want) || strings.Contains(stderr, "\x1b") {
+				t.Errorf("exit code %d: %s%s", code, stdout, stderr)
+			}
+		})
+	}
+	if n := elsewhere.heard.Load(); n != 0 {
+		t.Errorf("the redirect was followed %d times", n)
+	}
+	_ = w
+}
+
+func TestASafeIsRecognisedByWhatItPublishes(t *testing.T) {
+	domain := spiffeid.RequireTrustDomainFromString("example.org")
+	const id, otherID = "spiffe://example.org/ns/vsecm-system/sa/vsecm-safe", "spiffe://example.org/ns/shop/sa/db"
+	ca, otherCA := newCA(t, domain), newCA(t, domain)
+	own, other := selfSigned(t), selfSigned(t)
+	issue := func(ca *workloadapi.CA, id string, until time.Duration) []*x509.Certificate {
+		svid, err := ca.Issue(spiffeid.RequireFromString(id), time.Now().Add(until))
+		check(t, err)
+		return svid.Certificates
+	}
+	bundle, err := ca.Bundle().Marshal()
+	check(t, err)
+	published := func(bundle string) *pins {
+		return newPins("https://cluster", &publication.Publication{
+			Bundle: bundle,
+			Replicas: map[string]publication.Replica{
+				"a": {CertificateSHA256: pinOf(own.Leaf.Raw)},
+				"b": {CertificateSHA256: "", SPIFFEID: id},
+			},
+		})
+	}
+	with := published(string(bundle))
+	twoIDs := *issue(ca, id, time.Hour)[0]
+	twoIDs.URIs = append(twoIDs.URIs, &url.URL{Scheme: "spiffe", Host: "example.org", Path: "/x"})
+	for _, tt := range []struct {
+		name  string
+		pins  *pins
+		chain []*x509.Certificate
+		later time.Duration
+		want  string // "" accepts
+	}{
+		{name: "a published certificate", pins: with, chain: []*x509.Certificate{own.Leaf}},
+		{name: "another certificate", pins: with, chain: []*x509.Certificate{other.Leaf}, want: "names no certificate with SHA-256"},
+		{name: "none", pins: with, want: "it shows no certificate"},
+		{name: "a published one behind another", pins: with, chain: []*x509.Certificate{other.Leaf, own.Leaf}, want: "names no certificate"},
+		{name: "a published SPIFFE ID", pins: with, chain: issue(ca, id, time.Hour)},
+		{name: "an expired SVID", pins: with, chain: issue(ca, id, time.Hour), later: 2 * time.Hour, want: "expired"},
+		{name: "another SPIFFE ID", pins: with, chain: issue(ca, otherID, time.Hour), want: "names no certificate"},
+		{name: "two SPIFFE IDs", pins: with, chain: []*x509.Certificate{&twoIDs}, want: "names no certificate"},
+		{name: "another authority", pins: with, chain: issue(otherCA, id, time.Hour), want: "unknown authority"},
+		{name: "an SVID without a bundle", pins: published(""), chain: issue(ca, id, time.Hour), want: "unknown authority"},
+		{name: "nothing is published", pins: newPins("x", &publication.Publication{}), chain: []*x509.Certificate{own.Leaf}, want: "names no certificate"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			ps := *tt.pins
+			ps.now = func() time.Time { return time.Now().Add(tt.later) }
+			err := ps.check(tt.chain)
+			switch {
+			case tt.want == "" && err != nil:
+				t.Error(err)
+			case tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)):
+				t.Errorf("want %q, got %v", tt.want, err)
+			}
+		})
+	}
+}
+
+// The token is for the key that was shown: whoever takes over later has another.
+func TestAReplicaThatChangesItsKeyIsNotSpokenToAgain(t *testing.T) {
+	first, second := selfSigned(t), selfSigned(t)
+	published := &publication.Publication{Replicas: map[string]publication.Replica{
+		"a": {CertificateSHA256: pinOf(first.Leaf.Raw)}, "b": {CertificateSHA256: pinOf(second.Leaf.Raw)},
+	}}
+	heard := func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Connection", "close")
+		fmt.Fprint(w, "{}")
+	}
+	one, two := newImpostor(t, first, heard), newImpostor(t, second, heard)
+	r, err := newReplica(one.address)
+	check(t, err)
+	defer r.close()
+	r.pins = newPins("cluster", published)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	_, err = r.ask(ctx, http.MethodGet, "/v1/seal-status")
+	check(t, err)
+	r.dial = func(ctx context.Context) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", strings.TrimPrefix(two.address, "https://"))
+	}
+	if _, err = r.ask(ctx, http.MethodGet, "/v1/seal-status"); err == nil || !strings.Contains(err.Error(), "another Safe answers than before") {
+		t.Errorf("got %v", err)
+	}
+	if n := two.heard.Load(); n != 0 {
+		t.Errorf("%d requests were sent to the other", n)
+	}
+}
+
+func newCA(t *testing.T, domain spiffeid.TrustDomain) *workloadapi.CA {
+	t.Helper()
+	ca, err := workloadapi.NewCA(domain)
+	check(t, err)
+	return ca
+}
+
+// listenSilently returns the address of something that accepts connections and says nothing.
+func listenSilently(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	check(t, err)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			t.Cleanup(func() { conn.Close() })
+		}
+	}()
+	t.Cleanup(func() {
+		l.Close()
+		<-done
+	})
+	return "https://" + l.Addr().String()
+}
+
+// fingerprintAt returns that of the public key which is shown at an address.
+func fingerprintAt(t *testing.T, address string) string {
+	t.Helper()
+	conn, err := tls.Dial("tcp", strings.TrimPrefix(address, "https://"), &tls.Config{InsecureSkipVerify: true})
+	check(t, err)
+	defer conn.Close()
+	return fingerprintOf(conn.ConnectionState().PeerCertificates[0])
+}
+

@@ -1,0 +1,323 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
+	"github.com/vsecm/kubectl-vsecm/internal/audit"
+	"github.com/vsecm/kubectl-vsecm/internal/cache"
+	"github.com/vsecm/kubectl-vsecm/internal/kube"
+	"github.com/vsecm/kubectl-vsecm/internal/operator"
+	"github.com/vsecm/kubectl-vsecm/internal/publication"
+	"github.com/vsecm/kubectl-vsecm/internal/reconcile"
+	"github.com/vsecm/kubectl-vsecm/internal/rootkey"
+	"github.com/vsecm/kubectl-vsecm/internal/serve"
+	"github.com/vsecm/kubectl-vsecm/internal/store"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/controlplane"
+	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
+	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
+)
+
+// A realSafe is Safe's listeners as they are, with objects in a directory and a root key that
+// is kept nowhere.
+type realSafe struct {
+	name    string
+	key     *unseal.RootKey
+	seal    *keptNowhere
+	store   *store.Dir
+	pin     string
+	address string // https://…
+	socket  string // unix://…
+	audit   *syncBuffer
+}
+
+// keptNowhere is the seal of a Safe in memory mode.
+type keptNowhere struct {
+	key   *unseal.RootKey
+	cache *cache.Cache
+
+	mu       sync.Mutex
+	lost     bool // the record of the recipient
+	attempts int
+}
+
+func (k *keptNowhere) Status() rootkey.Status {
+	st := rootkey.Status{State: rootkey.Unsealed, Input: "manual", Store: "memory", KeyID: k.key.KeyID(), Progress: rootkey.Progress{Given: 1, Needed: 1}}
+	if k.cache.Sealed() {
+		st.State, st.Reason, st.Progress.Given = rootkey.Sealed, "the root key is to be given by an operator", 0
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.lost {
+		st.KeyID = ""
+	}
+	return st
+}
+
+func (k *keptNowhere) Recipient() (encrypt.Recipient, bool) { return k.key.Recipient(), true }
+
+func (k *keptNowhere) Unseal(_ context.Context, text []byte, accept encrypt.KeyID) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.attempts++
+	given, err := unseal.Parse(text)
+	switch {
+	case err != nil:
+		return err
+	case k.lost && accept != given.KeyID():
+		return rootkey.ErrConfirm
+	case given.KeyID() != k.key.KeyID():
+		return rootkey.ErrWrongKey
+	}
+	k.cache.Unseal()
+	return nil
+}
+
+func (k *keptNowhere) Seal(context.Context) error {
+	k.cache.Seal()
+	return nil
+}
+
+// newRealSafe starts a Safe, sealed. cp may be nil: then it has only a socket.
+func newRealSafe(t *testing.T, cp *controlplane.ControlPlane, name string, key *unseal.RootKey) *realSafe {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "safe") // of a short name: it holds a socket
+	check(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	s := &realSafe{name: name, key: key, audit: &syncBuffer{}, socket: "unix://" + filepath.Join(dir, "operator")}
+	s.store, err = store.OpenDir(filepath.Join(dir, "data"))
+	check(t, err)
+	t.Cleanup(func() { check(t, s.store.Close()) })
+	registry := prometheus.NewRegistry()
+	log := slog.New(slog.NewTextHandler(&syncBuffer{}, nil))
+	ring, err := unseal.NewKeyring(key)
+	check(t, err)
+	secrets := cache.New(ring, registry, log)
+	secrets.Seal()
+	s.seal = &keptNowhere{key: key, cache: secrets}
+	auditLog, err := audit.New(s.audit, registry)
+	check(t, err)
+	t.Cleanup(func() { check(t, auditLog.Close(context.Background())) })
+	certificate, err := serve.SelfSigned()
+	check(t, err)
+	s.pin = pinOf(certificate.Leaf.Raw)
+	config := serve.Config{
+		Certificate: certificate, Cache: secrets, RootKey: s.seal, Audit: auditLog, Log: log, Metrics: registry,
+		Status: func() serve.Status { return serve.Status{Version: "v1.2.3", Replica: name} },
+		Sync:   func(context.Context, reconcile.Override) error { return nil },
+	}
+	socket, err := serve.ListenOperator(filepath.Join(dir, "operator"))
+	check(t, err)
+	listeners := serve.Listeners{Operator: socket}
+	if cp != nil {
+		client, err := kube.NewClient(cp.Config())
+		check(t, err)
+		config.Operators = operator.New(client, publication.DefaultNamespace)
+		listeners.API, err = net.Listen("tcp", "127.0.0.1:0")
+		check(t, err)
+		s.address = "https://" + listeners.API.Addr().String()
+	}
+	server, err := serve.New(config)
+	check(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = secrets.Run(ctx, s.store) })
+	running.Go(func() {
+		if err := server.Run(ctx, listeners); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		running.Wait()
+	})
+	waitFor(t, "Safe to fill its cache", secrets.Synced)
+	return s
+}
+
+func (s *realSafe) sealed() bool { return s.seal.cache.Sealed() }
+
+// apply seals a value and stores it.
+func (s *realSafe) apply(t *testing.T, namespace, name, key, value string) {
+	t.Helper()
+	o := &v1alpha1.EncryptedSecret{Spec: v1alpha1.EncryptedSecretSpec{EncryptedData: map[string]string{}}}
+	o.APIVersion, o.Kind, o.Namespace, o.Name = v1alpha1.APIVersion, v1alpha1.KindEncryptedSecret, namespace, name
+	sealed, err := encrypt.Seal([]byte(value), encrypt.BindingOf(o, key), []encrypt.Recipient{s.key.Recipient()}, time.Now())
+	check(t, err)
+	o.Spec.EncryptedData[key] = sealed
+	_, err = s.store.Apply(t.Context(), "test", o)
+	check(t, err)
+	waitFor(t, "Safe to see the object", func() bool { return s.seal.cache.Objects() > 0 })
+}
+
+// pinOf is how a certificate is published.
+func pinOf(certificate []byte) string {
+	sum := sha256.Sum256(certificate)
+	return hex.EncodeToString(sum[:])
+}
+
+// A world is a cluster in which Safe is installed, as far as people see it.
+type world struct {
+	t  *testing.T
+	cp *controlplane.ControlPlane
+}
+
+var installed sync.Once
+
+// install applies what is installed with Safe, and publishes replicas.
+func install(t *testing.T, key *unseal.RootKey, replicas ...*realSafe) *world {
+	t.Helper()
+	w := &world{t, shared.Start(t)}
+	installed.Do(func() {
+		w.kubectl("", "apply", "-k", "../../safe/crds")
+		w.kubectl("", "apply", "-k", "../../safe/base")
+	})
+	w.publish(key, replicas...)
+	return w
+}
+
+func (w *world) publish(key *unseal.RootKey, replicas ...*realSafe) {
+	w.t.Helper()
+	data := map[string]string{}
+	if key != nil {
+		data[publication.KeyRecipient], data[publication.KeyID] = key.Recipient().String(), string(key.KeyID())
+	}
+	for _, s := range replicas {
+		text, err := publication.Replica{State: "sealed", CertificateSHA256: s.pin, Version: "v1.2.3", Seen: time.Now()}.Text()
+		check(w.t, err)
+		data[publication.ReplicaPrefix+s.name] = text
+	}
+	w.publishData(data)
+}
+
+func (w *world) publishData(data map[string]string) {
+	w.t.Helper()
+	text, err := json.Marshal(map[string]any{
+		"apiVersion": "v1", "kind": "ConfigMap", "data": data,
+		"metadata": map[string]string{"name": publication.Name, "namespace": publication.DefaultNamespace},
+	})
+	check(w.t, err)
+	w.kubectl(string(text), "replace", "--force", "-f", "-")
+}
+
+// kubectl runs it as the admin, in this package's folder.
+func (w *world) kubectl(stdin string, args ...string) string {
+	w.t.Helper()
+	for i, a := range args {
+		if strings.HasPrefix(a, "../") {
+			absolute, err := filepath.Abs(a)
+			check(w.t, err)
+			args[i] = absolute
+		}
+	}
+	stdout, stderr, err := w.cp.Kubectl(w.t, w.cp.Kubeconfig(), stdin, args...)
+	if err != nil {
+		w.t.Fatalf("kubectl %q: %v: %s", args, err, stderr)
+	}
+	return stdout
+}
+
+// person returns the kubeconfig of somebody who is bound to a cluster role in Safe's namespace.
+func (w *world) person(name, role string) string {
+	w.t.Helper()
+	if role != "" {
+		w.kubectl(fmt.Sprintf(`{"apiVersion":"rbac.authorization.k8s.io/v1","kind":"RoleBinding","metadata":{"name":%q,"namespace":"vsecm-system"},
+"roleRef":{"apiGroup":"rbac.authorization.k8s.io","kind":"ClusterRole","name":%q},"subjects":[{"kind":"User","name":%q,"apiGroup":"rbac.authorization.k8s.io"}]}`, name+"-"+role, role, name), "apply", "-f", "-")
+	}
+	return w.cp.UserKubeconfig(w.t, name)
+}
+
+// vsecm runs the plugin in this process.
+func (w *world) vsecm(kubeconfig, stdin string, args ...string) (code int, stdout, stderr string) {
+	w.t.Helper()
+	w.t.Setenv("KUBECONFIG", kubeconfig)
+	return run(w.t, stdin, args...)
+}
+
+// tokensOf counts the tokens that a person requested.
+func (w *world) tokensOf(name string) int {
+	w.t.Helper()
+	n := 0
+	for line := range strings.Lines(w.auditLog()) {
+		var event struct {
+			User      struct{ Username string }
+			ObjectRef struct{ Resource, Subresource string }
+		}
+		check(w.t, json.Unmarshal([]byte(line), &event))
+		if event.User.Username == name && event.ObjectRef.Resource == "serviceaccounts" && event.ObjectRef.Subresource == "token" {
+			n++
+		}
+	}
+	return n
+}
+
+func (w *world) auditLog() string {
+	w.t.Helper()
+	text, err := os.ReadFile(w.cp.AuditLog())
+	check(w.t, err)
+	return string(text)
+}
+
+func addresses(replicas ...*realSafe) string {
+	var all []string
+	for _, s := range replicas {
+		all = append(all, s.address)
+	}
+	return strings.Join(all, ",")
+}
+
+func newKey(t *testing.T) *unseal.RootKey {
+	t.Helper()
+	key, err := unseal.Generate(false)
+	check(t, err)
+	return key
+}
+
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func waitFor(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited for %s", what)
+		}
+	}
+}
+
+// A syncBuffer is where a log goes.
+type syncBuffer struct {
+	mu    sync.Mutex
+	bytes bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.bytes.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.bytes.String()
+}
