@@ -165,3 +165,25 @@ func TestValueThatEndsWhileItIsOpenedIsNotKept(t *testing.T) {
 		t.Errorf("%d values are kept", n)
 	}
 }
+
+// The keys go away in the middle of a decryption: that says nothing about the value.
+func TestSealingWhileAValueIsOpenedIsNoFault(t *testing.T) {
+	for name, meanwhile := range map[string]func(c *Cache){
+		"sealed":              (*Cache).Seal,
+		"sealed and unsealed": func(c *Cache) { c.Seal(); c.Unseal() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRoom(t)
+			r.apply(r.one("shop", "db", "x"))
+			r.run()
+			id := r.cache.objects[store.Key{Namespace: "shop", Name: "db"}].newest.values[0].id
+			_, _, err := r.cache.vault.open(id, func() ([]byte, time.Time, error) {
+				meanwhile(r.cache)
+				return nil, time.Time{}, errors.New("the key is not held")
+			})
+			if !errors.Is(err, ErrSealed) {
+				t.Errorf("open: %v", err)
+			}
+		})
+	}
+}

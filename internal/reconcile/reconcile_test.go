@@ -34,10 +34,15 @@ type keys struct {
 	ring   atomic.Pointer[unseal.Keyring]
 	asked  atomic.Int32
 	panics atomic.Bool
+	era    atomic.Uint64                 // 0: sealed
+	before atomic.Pointer[func(n int32)] // is called before each of the answers
 }
 
 func (k *keys) Identity(id encrypt.KeyID) (age.Identity, bool) {
-	k.asked.Add(1)
+	n := k.asked.Add(1)
+	if before := k.before.Load(); before != nil {
+		(*before)(n)
+	}
 	if k.panics.Load() {
 		panic("something secret")
 	}
@@ -81,6 +86,7 @@ func newEnv(t testing.TB) *env {
 		t.Fatal(err)
 	}
 	e.keys.ring.Store(ring)
+	e.keys.era.Store(1)
 	e.logger = slog.New(slog.NewTextHandler(&e.log, nil))
 	e.config = reconcile.Config{
 		Name: "vsecm-system.main", Prune: true,
@@ -107,7 +113,7 @@ func (e *env) open(config reconcile.Config, dir string) *reconcile.Source {
 	e.t.Helper()
 	e.metrics = prometheus.NewRegistry()
 	source, err := reconcile.New(config, dir, reconcile.Deps{
-		Store: spyStore{e.store, &e.spy}, Journal: spyJournal{e.journal, &e.spy}, Keys: &e.keys, Now: func() time.Time { return e.now },
+		Store: spyStore{e.store, &e.spy}, Journal: spyJournal{e.journal, &e.spy}, Keys: &e.keys, Era: e.keys.era.Load, Now: func() time.Time { return e.now },
 		Log: e.logger, Metrics: reconcile.NewMetrics(e.metrics),
 	})
 	if err != nil {
