@@ -47,11 +47,17 @@ type Publisher struct {
 	namespace string
 	name      string // of the replica
 	log       *slog.Logger
+
+	// Tests replace these.
+	lookEvery, checkEvery time.Duration
 }
 
 // New returns a publisher for the replica of this name, which is a pod's.
 func New(client *kube.Client, namespace, name string, log *slog.Logger) *Publisher {
-	return &Publisher{client: client, namespace: namespace, name: name, log: log}
+	return &Publisher{
+		client: client, namespace: namespace, name: name, log: log,
+		lookEvery: lookEvery, checkEvery: checkEvery,
+	}
 }
 
 // Run publishes what self returns, and publishes it anew when that has changed
@@ -60,7 +66,7 @@ func New(client *kube.Client, namespace, name string, log *slog.Logger) *Publish
 // reached it goes on trying.
 func (p *Publisher) Run(ctx context.Context, self func() Self, changed func() <-chan struct{}) {
 	defer p.leave(ctx)
-	look := time.NewTicker(lookEvery)
+	look := time.NewTicker(p.lookEvery)
 	defer look.Stop()
 	var (
 		said    Self
@@ -69,7 +75,7 @@ func (p *Publisher) Run(ctx context.Context, self func() Self, changed func() <-
 	)
 	for {
 		again := changed()
-		if now := self(); now != said || time.Since(checked) >= checkEvery {
+		if now := self(); now != said || time.Since(checked) >= p.checkEvery {
 			err := p.publish(ctx, now)
 			switch {
 			case ctx.Err() != nil:
