@@ -40,11 +40,11 @@ type call struct {
 	peer    *peer       // nil: anonymous
 
 	// Of an operator's call alone.
-	credential string            // the id of the token
-	operator   operator.Operator // on the TLS listener, once they are known
-	local      bool              // on the Unix socket
-	mustRecord bool              // its line is written, or it is refused
-	onRecord   bool              // it was
+	credential string             // the id of the token
+	operator   *operator.Operator // on the TLS listener, once they are known
+	local      bool               // on the Unix socket
+	mustRecord bool               // its line is written, or it is refused
+	onRecord   bool               // it was
 }
 
 func (s *Server) apiServer() *http.Server {

@@ -13,10 +13,11 @@ const (
 	// share to mistype theirs, and nothing to guess a key with.
 	unsealEvery = 5 * time.Second
 	unsealBurst = 10
-	// From each address, tokens that turn out to be worthless may come as often as
-	// this. Nobody's flood of them keeps the API server from being asked about others'.
-	badTokenEvery = time.Second
-	badTokenBurst = 20
+	// From each address, tokens that turn out to be worth nothing here may come as often
+	// as this. Every pod can have one with Safe's audience: no flood of them is to keep
+	// the API server from being asked about others'.
+	refusalEvery = time.Second
+	refusalBurst = 20
 	// maxCallers bounds how many callers are told apart.
 	maxCallers = 4096
 )

@@ -15,7 +15,19 @@ import (
 	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
 
-func TestAFloodOfBadTokensReachesTheClusterSlowly(t *testing.T) {
+func TestAFloodOfWorthlessTokensReachesTheClusterSlowly(t *testing.T) {
+	for name, tt := range map[string]struct {
+		token string
+		want  problem.Type
+	}{
+		"of nobody":                    {unknownToken, problem.Unauthorized},
+		"of an account without rights": {nobodyToken, problem.Forbidden},
+	} {
+		t.Run(name, func(t *testing.T) { testFlood(t, tt.token, tt.want) })
+	}
+}
+
+func testFlood(t *testing.T, token string, want problem.Type) {
 	s, who := newOperated(t)
 	now := time.Now()
 	s.stopped.Store(&now)
@@ -23,26 +35,26 @@ func TestAFloodOfBadTokensReachesTheClusterSlowly(t *testing.T) {
 		return do(t, s.client(""), http.MethodGet, s.url+"/v1/status", bearer(token)...)
 	}
 	// Good ones cost nothing.
-	for range 2 * badTokenBurst {
+	for range 2 * refusalBurst {
 		if r := status(adminToken); r.StatusCode != http.StatusOK {
 			t.Fatal(r.Status)
 		}
 	}
 	asked := who.questions()
-	for range badTokenBurst {
-		status(unknownToken).is(t, problem.Unauthorized)
+	for range refusalBurst {
+		status(token).is(t, want)
 	}
 	for range 50 {
-		r := status(unknownToken)
+		r := status(token)
 		r.is(t, problem.TooManyRequests)
 		if r.Header.Get("Retry-After") == "" {
 			t.Error("no Retry-After")
 		}
 	}
-	if n := who.questions() - asked; n != badTokenBurst {
+	if n := who.questions() - asked; n != refusalBurst {
 		t.Errorf("the cluster was asked %d times", n)
 	}
-	later := now.Add(badTokenEvery)
+	later := now.Add(refusalEvery)
 	s.stopped.Store(&later)
 	if r := status(adminToken); r.StatusCode != http.StatusOK {
 		t.Errorf("later: %s", r.Status)

@@ -92,8 +92,8 @@ func (s *Server) authenticate(w http.ResponseWriter, r *http.Request, c *call) b
 		return false
 	}
 	from := addressOf(r.RemoteAddr)
-	if !s.badTokens.left(from, s.now()) {
-		s.tooMany(w, r, c, "too many tokens from this address were not valid")
+	if !s.refusals.left(from, s.now()) {
+		s.tooMany(w, r, c, "too many calls from this address were refused")
 		return false
 	}
 	audience := r.Context().Value(connectionKey{}).(*connection).audience
@@ -101,7 +101,7 @@ func (s *Server) authenticate(w http.ResponseWriter, r *http.Request, c *call) b
 	switch {
 	case err == nil:
 	case errors.Is(err, operator.ErrUnauthenticated):
-		s.badTokens.take(from, s.now())
+		s.refusals.take(from, s.now())
 		s.unauthorized(w, c, "the token is not valid here; one for this connection has the audience "+audience)
 		return false
 	case errors.Is(err, operator.ErrBusy):
@@ -113,7 +113,7 @@ func (s *Server) authenticate(w http.ResponseWriter, r *http.Request, c *call) b
 		c.refuse(w, problem.Unavailable, "the Kubernetes API could not be asked who the caller is")
 		return false
 	}
-	c.operator, c.actor, c.credential = who, who.Name, who.CredentialID
+	c.operator, c.actor, c.credential = &who, who.Name, who.CredentialID
 	c.mustRecord = true
 	return true
 }
@@ -135,13 +135,14 @@ func (s *Server) may(w http.ResponseWriter, r *http.Request, c *call, wanted ...
 		return true
 	}
 	for _, a := range wanted {
-		allowed, err := s.Operators.Authorize(r.Context(), c.operator, a)
+		allowed, err := s.Operators.Authorize(r.Context(), *c.operator, a)
 		if err != nil {
 			s.Log.Error("an operator could not be authorised", "request", c.id, "error", err)
 			s.deny(w, r, c, problem.Unavailable, "the Kubernetes API could not be asked what the caller may do")
 			return false
 		}
 		if !allowed {
+			s.refusals.take(addressOf(r.RemoteAddr), s.now())
 			where := ""
 			if a.Namespace != "" {
 				where = " in namespace " + a.Namespace

@@ -24,7 +24,8 @@
 //
 // What an operator does is on record before it is done, or it is not done. What
 // changes something has two lines: that it was allowed, and how it ended. Tokens that
-// prove nothing are counted for each address, and each operator's attempts to unseal.
+// are worth nothing are counted for each address, and each operator's attempts to
+// unseal.
 //
 // # Workloads
 //
@@ -169,8 +170,8 @@ type Server struct {
 	watches *watchLimit
 	budget  *budget
 
-	unseals   *attempts // by actor
-	badTokens *attempts // by address
+	unseals  *attempts // by actor
+	refusals *attempts // of tokens, by address
 
 	// stopping ends when Run begins to stop, and with it every watch.
 	stopping context.Context
@@ -190,11 +191,11 @@ type Server struct {
 func New(c Config) (*Server, error) {
 	stopping, stop := context.WithCancel(context.Background())
 	s := &Server{
-		Config:    c,
-		watches:   newWatchLimit(maxWatches),
-		budget:    newBudget(maxBytes, maxWorkloadBytes, roomWait),
-		unseals:   newAttempts(unsealEvery, unsealBurst, maxCallers),
-		badTokens: newAttempts(badTokenEvery, badTokenBurst, maxCallers),
+		Config:   c,
+		watches:  newWatchLimit(maxWatches),
+		budget:   newBudget(maxBytes, maxWorkloadBytes, roomWait),
+		unseals:  newAttempts(unsealEvery, unsealBurst, maxCallers),
+		refusals: newAttempts(refusalEvery, refusalBurst, maxCallers),
 
 		stopping: stopping,
 		stop:     stop,
