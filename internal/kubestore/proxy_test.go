@@ -103,7 +103,6 @@ func (p *proxy) setCut(cut bool) {
 func (w *world) behindProxy(t testing.TB) (*world, *proxy) {
 	t.Helper()
 	config := w.Config()
-	config.QPS = -1
 	u, err := url.Parse(config.Host)
 	if err != nil {
 		t.Fatal(err)

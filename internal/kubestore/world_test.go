@@ -64,10 +64,8 @@ func shared(t testing.TB) *world {
 func newWorld(t testing.TB, cp *controlplane.ControlPlane) *world {
 	t.Helper()
 	w := &world{ControlPlane: cp}
-	config := cp.Config()
-	config.QPS = -1
 	var err error
-	if w.client, err = kube.NewClient(config); err != nil {
+	if w.client, err = kube.NewClient(cp.Config()); err != nil {
 		t.Fatal(err)
 	}
 	w.closeIdle(t)
