@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
 
@@ -127,33 +128,44 @@ func TestARestartServesWhileTheRepositoryIsAway(t *testing.T) {
 	w.workload("db").has(one) // from the first answer on
 }
 
+// Whatever is wrong with the root key, Safe starts, says so, serves nothing, makes no other
+// key, and goes on when the key is put right.
 func TestRootKeyFiles(t *testing.T) {
 	key := func(w *world) string { return filepath.Join(w.dir, "root-key.txt") }
+	forget := func(w *world) { w.must(os.Remove(filepath.Join(w.data, "recipient.txt"))) }
 	for _, tt := range []struct {
 		name    string
 		prepare func(*world)
 		says    []string
 	}{
-		{"missing, with objects that need it", func(w *world) { w.must(os.Remove(key(w))) },
-			[]string{"the root key is missing", "hint: put the root key back from your backup"}},
-		{"missing, with objects that cannot be read", func(w *world) {
+		{"missing", func(w *world) { w.must(os.Remove(key(w))) },
+			[]string{"there is no root key", "KEYID"}},
+		{"missing, and not on record, with objects that need it", func(w *world) { w.must(os.Remove(key(w))); forget(w) },
+			[]string{"there is no root key", "not on record", "KEYID"}},
+		{"missing, and not on record, with objects that cannot be read", func(w *world) {
 			w.must(os.Remove(key(w)))
+			forget(w)
 			w.write(filepath.Join(w.data, "objects", "shop", "db.yaml"), "{{{")
-		}, []string{"the root key is missing", "hint: put the root key back from your backup"}},
+		}, []string{"there is no root key", "1 stored objects cannot be read"}},
 		{"open to everybody", func(w *world) { w.must(os.Chmod(key(w), 0o644)) },
 			[]string{"open to everybody", "chmod 600"}},
 		{"empty", func(w *world) { w.must(os.WriteFile(key(w), nil, 0o600)) },
-			[]string{"root-key.txt: "}},
+			[]string{"malformed root key", "KEYID"}},
 		{"corrupt", func(w *world) {
 			text := bytes.Replace(w.key.Text(), []byte("AGE-SECRET-KEY-1"), []byte("AGE-SECRET-KEY-1QQQ"), 1)
 			w.must(os.WriteFile(key(w), text, 0o600))
-		}, []string{"root-key.txt: malformed root key"}},
+		}, []string{"malformed root key", "KEYID"}},
 		{"a half", func(w *world) { w.must(os.WriteFile(key(w), w.key.Text()[:60], 0o600)) },
-			[]string{"root-key.txt: malformed root key"}},
+			[]string{"malformed root key", "KEYID"}},
+		{"another", func(w *world) {
+			other, err := unseal.Generate(true)
+			w.must(err)
+			w.must(os.WriteFile(key(w), other.Text(), 0o600))
+		}, []string{"KEYID"}},
 		{"a folder", func(w *world) {
 			w.must(os.Remove(key(w)))
 			w.must(os.Mkdir(key(w), 0o700))
-		}, []string{"root key"}},
+		}, []string{"not a regular file"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := local(t)
@@ -164,12 +176,12 @@ func TestRootKeyFiles(t *testing.T) {
 			tt.prepare(w)
 			before, _ := os.ReadFile(key(w))
 			w.launch()
-			if code := w.process.wait(t); code != 1 {
-				t.Errorf("exit code %d", code)
-			}
+			w.at = w.process.logged(t, "started")
+			w.process.logged(t, "sealed: no secret is served")
+			eventually(t, "Safe is sealed", func() error { return w.probe(http.StatusServiceUnavailable) })
 			out := w.process.stderr.String()
 			for _, want := range tt.says {
-				if !strings.Contains(out, want) {
+				if want = strings.ReplaceAll(want, "KEYID", string(w.key.KeyID())); !strings.Contains(out, want) {
 					t.Errorf("it does not say %q:\n%s", want, out)
 				}
 			}
@@ -179,8 +191,51 @@ func TestRootKeyFiles(t *testing.T) {
 			if after, _ := os.ReadFile(key(w)); !bytes.Equal(before, after) {
 				t.Error("the key's file was changed")
 			}
+			w.must(os.RemoveAll(key(w)))
+			w.must(encrypt.CreateFile(key(w), w.key.Text(), 0o600))
+			eventually(t, "Safe is ready", func() error { return w.probe(http.StatusOK) })
+			w.workload("db").wants(one)
 		})
 	}
+}
+
+func TestPromise05_ASealOnOneMachineLastsUntilTheUnseal(t *testing.T) {
+	w := local(t)
+	w.push(map[string]string{"db.yaml": w.seal("db", password("one"))})
+	w.start()
+	w.workload("db").wants(one)
+	if out, err := w.plugin("seal"); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	sealed := func() {
+		t.Helper()
+		eventually(t, "Safe is sealed", func() error { return w.probe(http.StatusServiceUnavailable) })
+		if out, err := w.plugin("status"); err == nil || !strings.Contains(out, "sealed") {
+			t.Errorf("%v: %s", err, out)
+		}
+	}
+	sealed()
+	w.push(map[string]string{"db.yaml": w.seal("db", password("two"))})
+	w.process.stop(t)
+	w.launch()
+	w.at = w.process.logged(t, "started")
+	sealed()
+
+	other, err := unseal.Generate(true)
+	w.must(err)
+	wrong, right := filepath.Join(w.dir, "wrong.txt"), filepath.Join(w.dir, "right.txt")
+	w.must(encrypt.CreateFile(wrong, other.Text(), 0o600))
+	w.must(encrypt.CreateFile(right, w.key.Text(), 0o600))
+	if out, err := w.plugin("unseal", "--file", wrong); err == nil || !strings.Contains(out, string(w.key.KeyID())) {
+		t.Errorf("with a wrong key: %v: %s", err, out)
+	}
+	sealed()
+	if out, err := w.plugin("unseal", "--file", right); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	w.workload("db").wants(map[string]string{"db/password": "two"})
+	w.restart()
+	w.workload("db").wants(map[string]string{"db/password": "two"})
 }
 
 func TestARootKeyIsMadeAtTheFirstStart(t *testing.T) {
