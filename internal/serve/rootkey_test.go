@@ -25,11 +25,14 @@ type rootKey struct {
 	place       error // what it cannot be reached for
 	attempts    int
 	marked      bool
+	behind      bool // it is sealed still, though the cache is not
 }
 
 func (k *rootKey) Status() rootkey.Status {
 	st := rootkey.Status{State: rootkey.Unsealed, Input: "manual", Store: "memory", KeyID: k.key.KeyID(), Progress: rootkey.Progress{Given: 1, Needed: 1}}
-	if k.cache.Sealed() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.behind || k.cache.Sealed() {
 		st.State, st.Reason, st.Progress.Given = rootkey.Sealed, "an operator sealed it", 0
 	}
 	return st

@@ -300,3 +300,14 @@ func TestWhatWasBegunIsEndedWithoutItsCaller(t *testing.T) {
 		t.Errorf("on record: %+v", lines)
 	}
 }
+
+// Before the cache and the key's keeper agree that Safe is unsealed, it is sealed.
+func TestSafeIsSealedWhileOneOfItsPartsIs(t *testing.T) {
+	s, _ := newOperated(t)
+	s.withDB(theValue)
+	s.root.set(func(k *rootKey) { k.behind = true })
+	for _, name := range []string{"reveal", "sync", "seal"} {
+		call := s.operatorCalls()[name]
+		s.operate(s.client(""), call, bearer(call.token)...).is(t, problem.Sealed)
+	}
+}
