@@ -99,6 +99,16 @@ func (cp *ControlPlane) anonymousConfig() *rest.Config {
 	}
 }
 
+// WriteKubeconfig writes a kubeconfig file of a person or component, known by a
+// client certificate.
+func (cp *ControlPlane) WriteKubeconfig(file, user string, groups ...string) error {
+	config, err := cp.clientConfig(user, groups...)
+	if err != nil {
+		return err
+	}
+	return writeKubeconfig(file, config)
+}
+
 func (cp *ControlPlane) clientConfig(user string, groups ...string) (*rest.Config, error) {
 	certificate, key, err := cp.authority.user(user, groups...)
 	if err != nil {

@@ -39,12 +39,13 @@ func newAuthority() (*authority, error) {
 	return a, err
 }
 
-// serving returns the API server's certificate and key, as PEM.
-func (a *authority) serving() (certificate, key []byte, err error) {
+// serving returns the API server's certificate for addresses, and its key, as
+// PEM.
+func (a *authority) serving(addresses []net.IP) (certificate, key []byte, err error) {
 	return a.issue(&x509.Certificate{
 		Subject:     pkix.Name{CommonName: "kube-apiserver"},
 		DNSNames:    []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		IPAddresses: addresses,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})
 }

@@ -70,14 +70,15 @@ type ControlPlane struct {
 	// is called.
 	PluginDir string
 
+	options   Options
 	programs  string
 	dir       string
 	port      *port
 	authority *authority
 	admin     *rest.Config
 	client    *http.Client // the admin's, for what the harness itself asks for
-	etcd      *process
-	apiserver *process
+	etcd      *Process
+	apiserver *Process
 }
 
 // Start starts a control plane that ends with the test. It returns when the
@@ -85,28 +86,30 @@ type ControlPlane struct {
 // kube-system in it.
 func Start(t testing.TB) *ControlPlane {
 	t.Helper()
-	cp, err := start(Dir(t))
+	cp, err := New(Dir(t), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := cp.close(); err != nil {
+		if err := cp.Close(); err != nil {
 			t.Error(err)
 		}
 	})
 	return cp
 }
 
-func start(programs string) (_ *ControlPlane, err error) {
+// New starts a control plane of the programs in a folder, as [Start] does. It
+// is the caller's to close.
+func New(programs string, options Options) (_ *ControlPlane, err error) {
 	// A folder with a short name: the path of a socket may not be long.
 	dir, err := os.MkdirTemp("", "controlplane")
 	if err != nil {
 		return nil, err
 	}
-	cp := &ControlPlane{programs: programs, dir: dir}
+	cp := &ControlPlane{options: options, programs: programs, dir: dir}
 	defer func() {
 		if err != nil {
-			_ = cp.close()
+			_ = cp.Close()
 		}
 	}()
 	if cp.port, err = reservePort(); err != nil {
@@ -136,14 +139,14 @@ func start(programs string) (_ *ControlPlane, err error) {
 	return cp, nil
 }
 
-// close ends what runs and removes every file.
-func (cp *ControlPlane) close() error {
+// Close ends what runs and removes every file.
+func (cp *ControlPlane) Close() error {
 	if cp.client != nil {
 		cp.client.CloseIdleConnections()
 	}
-	for _, p := range []*process{cp.apiserver, cp.etcd} {
+	for _, p := range []*Process{cp.apiserver, cp.etcd} {
 		if p != nil {
-			p.kill()
+			p.Kill()
 		}
 	}
 	if cp.port != nil {

@@ -41,7 +41,7 @@ func runChild() error {
 	if err != nil {
 		return err
 	}
-	cp, err := start(dir)
+	cp, err := New(dir, Options{})
 	if err != nil {
 		return err
 	}

@@ -9,25 +9,31 @@ import (
 	"runtime"
 )
 
-// A process is a program of the control plane that runs until it is killed, or
-// until this process ends, in whichever way.
-type process struct {
+// A Process is a program that runs until it is killed, or until this process
+// ends, in whichever way.
+type Process struct {
 	name string
 	log  string
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it has ended
 }
 
-// startProcess starts a program; what it prints goes to NAME.log.
-func (cp *ControlPlane) startProcess(name string, args ...string) (*process, error) {
-	p := &process{name: name, log: cp.file(name + ".log"), done: make(chan struct{})}
+// startProcess starts one of the control plane's own programs.
+func (cp *ControlPlane) startProcess(name string, args ...string) (*Process, error) {
+	return StartProcess(cp.dir, filepath.Join(cp.programs, name), args...)
+}
+
+// StartProcess starts a program in dir; what it prints goes to NAME.log there.
+func StartProcess(dir, program string, args ...string) (*Process, error) {
+	name := filepath.Base(program)
+	p := &Process{name: name, log: filepath.Join(dir, name+".log"), done: make(chan struct{})}
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
-	p.cmd = exec.Command(filepath.Join(cp.programs, name), args...)
-	p.cmd.Dir = cp.dir
+	p.cmd = exec.Command(program, args...)
+	p.cmd.Dir = dir
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	endWithParent(p.cmd)
 
@@ -50,15 +56,16 @@ func (cp *ControlPlane) startProcess(name string, args ...string) (*process, err
 	return p, nil
 }
 
-// kill ends the process at once, and returns when it has ended. Nothing that
-// these programs acknowledged is lost by that, and it takes no time.
-func (p *process) kill() {
+// Kill ends the process at once, and returns when it has ended. Nothing that
+// the control plane's programs acknowledged is lost by that, and it takes no
+// time.
+func (p *Process) Kill() {
 	_ = p.cmd.Process.Kill() // fails only if it has ended
 	<-p.done
 }
 
 // logTail returns the last lines of what the process printed.
-func (p *process) logTail() []byte {
+func (p *Process) logTail() []byte {
 	content, err := os.ReadFile(p.log)
 	if err != nil {
 		return []byte(err.Error())

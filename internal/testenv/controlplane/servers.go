@@ -29,7 +29,7 @@ func (cp *ControlPlane) file(name string) string { return filepath.Join(cp.dir, 
 
 // writeFiles writes what the API server reads.
 func (cp *ControlPlane) writeFiles() error {
-	certificate, key, err := cp.authority.serving()
+	certificate, key, err := cp.authority.serving(cp.options.addresses())
 	if err != nil {
 		return err
 	}
@@ -41,12 +41,18 @@ func (cp *ControlPlane) writeFiles() error {
 	if err != nil {
 		return err
 	}
+	kubeletCertificate, kubeletKey, err := cp.authority.user("kube-apiserver-kubelet-client", "system:masters")
+	if err != nil {
+		return err
+	}
 	for name, content := range map[string][]byte{
 		"ca.crt":            cp.authority.certificatePEM(),
 		"apiserver.crt":     certificate,
 		"apiserver.key":     key,
 		"accounts.key":      accountsKey,
 		"audit-policy.yaml": auditPolicy,
+		"kubelet.crt":       kubeletCertificate,
+		"kubelet.key":       kubeletKey,
 	} {
 		if err := os.WriteFile(cp.file(name), content, 0o600); err != nil {
 			return err
@@ -74,7 +80,7 @@ func (cp *ControlPlane) startEtcd() error {
 	if err != nil {
 		return err
 	}
-	return cp.etcd.wait("be connected to", func() error {
+	return cp.etcd.Wait("be connected to", func() error {
 		conn, err := net.Dial("unix", socket)
 		if err != nil {
 			return err
@@ -86,33 +92,30 @@ func (cp *ControlPlane) startEtcd() error {
 // startAPIServer starts the API server and waits until it is ready.
 func (cp *ControlPlane) startAPIServer() error {
 	var err error
-	cp.apiserver, err = cp.startProcess("kube-apiserver",
+	cp.apiserver, err = cp.startProcess("kube-apiserver", append(cp.options.flags(cp.dir),
 		"--etcd-servers=unix://"+cp.file("etcd.sock"),
-		"--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", cp.port.number),
+		fmt.Sprintf("--secure-port=%d", cp.port.number),
 		// The port is held by a socket of ours, so that nobody takes it.
 		"--permit-port-sharing",
-		// A loopback address is refused as the endpoint of Service kubernetes.
-		"--advertise-address=127.0.0.1", "--endpoint-reconciler-type=none",
-		"--service-cluster-ip-range=10.96.0.0/16",
+		"--service-cluster-ip-range="+serviceRange,
 		"--tls-cert-file="+cp.file("apiserver.crt"), "--tls-private-key-file="+cp.file("apiserver.key"),
 		"--client-ca-file="+cp.file("ca.crt"),
-		"--authorization-mode=RBAC",
 		"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
 		"--service-account-key-file="+cp.file("accounts.key"), "--service-account-signing-key-file="+cp.file("accounts.key"),
 		"--audit-policy-file="+cp.file("audit-policy.yaml"), "--audit-log-path="+cp.AuditLog(), "--audit-log-mode=blocking",
 		// Never rotated: a test reads all of it.
 		"--audit-log-maxsize=0",
-	)
+	)...)
 	if err != nil {
 		return err
 	}
-	if err := cp.apiserver.wait("be ready", func() error {
+	if err := cp.apiserver.Wait("be ready", func() error {
 		_, err := cp.get("/readyz")
 		return err
 	}); err != nil {
 		return err
 	}
-	return cp.apiserver.wait("have its namespaces", cp.namespacesExist)
+	return cp.apiserver.Wait("have its namespaces", cp.namespacesExist)
 }
 
 // namespacesExist fails until the namespaces are there that the API server
@@ -164,7 +167,7 @@ func (cp *ControlPlane) StopAPIServer(t testing.TB) {
 	if cp.apiserver == nil {
 		t.Fatal("the API server is stopped already")
 	}
-	cp.apiserver.kill()
+	cp.apiserver.Kill()
 	cp.apiserver = nil
 	cp.client.CloseIdleConnections()
 }
@@ -183,8 +186,9 @@ func (cp *ControlPlane) StartAPIServer(t testing.TB) {
 
 var errEnded = errors.New("it has ended")
 
-// wait waits until ready succeeds; what names that for the error.
-func (p *process) wait(what string, ready func() error) error {
+// Wait waits until ready succeeds; what names that for the error. It fails as
+// soon as the process has ended.
+func (p *Process) Wait(what string, ready func() error) error {
 	deadline := time.Now().Add(patience)
 	for {
 		err := ready()

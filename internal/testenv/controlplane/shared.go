@@ -43,7 +43,7 @@ func (s *Shared) Start(t testing.TB) *ControlPlane {
 	}
 	dir := Dir(t)
 	if s.cp == nil && s.err == nil {
-		s.cp, s.err = start(dir)
+		s.cp, s.err = New(dir, Options{})
 	}
 	if s.err != nil {
 		t.Fatal(s.err)
@@ -64,7 +64,7 @@ func (s *Shared) Main(m interface{ Run() int }) int {
 		}
 	}
 	if s.cp != nil {
-		if err := s.cp.close(); err != nil {
+		if err := s.cp.Close(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			code = max(code, 1)
 		}
