@@ -37,7 +37,6 @@ const (
 var cluster controlplane.Shared
 
 func TestMain(m *testing.M) {
-	cluster.EveryTest = true
 	os.Exit(cluster.Main(m))
 }
 
