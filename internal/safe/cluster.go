@@ -77,12 +77,6 @@ func (c ClusterConfig) Check() error {
 	return errors.Join(errs...)
 }
 
-// The Kubernetes API is asked as often as there is need; these bound a fault of Safe's own.
-const (
-	apiRate  = 50 // calls a second
-	apiBurst = 100
-)
-
 // RunInCluster serves what c says until ctx ends, and then stops gracefully. The audit log
 // goes to auditLog.
 //
@@ -183,7 +177,6 @@ func restConfig(kubeconfig string) (*rest.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reaching the cluster: %w", err)
 	}
-	to.QPS, to.Burst = apiRate, apiBurst
 	to.UserAgent = "vsecm-safe/" + version.Get().Version
 	return to, nil
 }
