@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/sha256"
 	"crypto/tls"
@@ -158,7 +159,7 @@ func TestWithoutAnyCertificateNoHandshakeSucceeds(t *testing.T) {
 // The socket's calls are accounted for as those over TLS are, also when one panics.
 func TestAPanicOnTheSocketTellsNothing(t *testing.T) {
 	s := newSafe(t)
-	s.root.set(func(k *rootKey) { k.onUnseal = func() { panic(theValue) } })
+	s.root.set(func(k *rootKey) { k.onUnseal = func(context.Context) { panic(theValue) } })
 	r := send(t, s.operatorClient(), http.MethodPost, "http://safe/v1/unseal", strings.NewReader("x"))
 	r.is(t, problem.Internal)
 	lines := s.onRecord()

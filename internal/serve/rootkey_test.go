@@ -20,7 +20,7 @@ type rootKey struct {
 	mu sync.Mutex
 	// onRecipient and onUnseal, where set, are called at the beginning.
 	onRecipient func()
-	onUnseal    func()
+	onUnseal    func(context.Context)
 	lost        bool  // the record of the recipient
 	place       error // what it cannot be reached for
 	attempts    int
@@ -47,11 +47,14 @@ func (k *rootKey) Recipient() (encrypt.Recipient, bool) {
 	return k.key.Recipient(), !k.lost
 }
 
-func (k *rootKey) Unseal(_ context.Context, text []byte, accept encrypt.KeyID) error {
+func (k *rootKey) Unseal(ctx context.Context, text []byte, accept encrypt.KeyID) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.onUnseal != nil {
-		k.onUnseal()
+		k.onUnseal(ctx)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
 	}
 	k.attempts++
 	given, err := unseal.Parse(text)

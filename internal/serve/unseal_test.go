@@ -147,7 +147,7 @@ func TestPromise01_KeysThatAreGivenAreNowhere(t *testing.T) {
 	answers.Write(r.body)
 	r.is(t, problem.Unavailable)
 	s.root.set(func(k *rootKey) { k.place = errors.New("a fault with " + string(right)) })
-	s.root.set(func(k *rootKey) { k.onUnseal = func() { panic(string(right)) } })
+	s.root.set(func(k *rootKey) { k.onUnseal = func(context.Context) { panic(string(right)) } })
 	r = s.unsealed(right, "", false)
 	answers.Write(r.body)
 	r.is(t, problem.Internal)
@@ -289,7 +289,15 @@ func TestWhatWasBegunIsEndedWithoutItsCaller(t *testing.T) {
 	s, _ := newOperated(t)
 	s.Cache.Seal()
 	ctx, leave := context.WithCancel(t.Context())
-	s.root.set(func(k *rootKey) { k.onUnseal = leave })
+	s.root.set(func(k *rootKey) {
+		k.onUnseal = func(unsealing context.Context) {
+			leave()
+			select { // for as long as the server takes to notice
+			case <-unsealing.Done():
+			case <-time.After(200 * time.Millisecond):
+			}
+		}
+	})
 	if r, err := trySend(ctx, s.client(""), http.MethodPost, s.url+"/v1/unseal", bytes.NewReader(s.key.Text()), bearer(adminToken)...); err == nil {
 		t.Errorf("got %s", r.Status)
 	}
