@@ -16,11 +16,21 @@ import (
 // settings counts.
 func (cp *ControlPlane) Kubectl(t testing.TB, kubeconfig, stdin string, args ...string) (stdout, stderr string, err error) {
 	t.Helper()
+	return cp.runKubectl(t.TempDir(), kubeconfig, stdin, args...)
+}
+
+// RunKubectl is [ControlPlane.Kubectl] for who has no test: it runs in the
+// control plane's own folder.
+func (cp *ControlPlane) RunKubectl(kubeconfig, stdin string, args ...string) (stdout, stderr string, err error) {
+	return cp.runKubectl(cp.dir, kubeconfig, stdin, args...)
+}
+
+func (cp *ControlPlane) runKubectl(dir, kubeconfig, stdin string, args ...string) (stdout, stderr string, err error) {
 	// Not the test's own context, which has ended when a test cleans up.
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(cp.programs, "kubectl"), args...)
-	cmd.Dir = t.TempDir()
+	cmd.Dir = dir
 	cmd.Env = cp.KubectlEnv(kubeconfig)
 	cmd.Stdin = strings.NewReader(stdin)
 	var out, errOut bytes.Buffer
