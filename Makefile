@@ -34,6 +34,10 @@ demo: build ## Play the whole story with real programs: encrypt, push, delivered
 test: ## Run every test, with the race detector
 	hack/test
 
+.PHONY: e2e
+e2e: ## Run the tests that need a whole node of Kubernetes (root, on Linux)
+	hack/e2e
+
 .PHONY: lint
 lint: ## Check format, code, modules, dependency rules and the other platforms
 	hack/lint
