@@ -152,7 +152,7 @@ func (c *cluster) publication(ctx context.Context, namespace string) (*publicati
 	err := c.call(ctx, http.MethodGet, c.path(namespace, "configmaps", publication.Name), nil, &found)
 	switch code := codeOf(err); {
 	case code == http.StatusNotFound:
-		return nil, withHint(fmt.Errorf("Safe has published nothing in %s: there is no ConfigMap %s/%s", c, namespace, publication.Name),
+		return nil, withHint(fmt.Errorf("nothing is published by Safe in %s: there is no ConfigMap %s/%s", c, namespace, publication.Name),
 			"is this the right cluster, and Safe installed in that namespace? See --context and --safe-namespace")
 	case code == http.StatusUnauthorized || code == http.StatusForbidden:
 		return nil, withHint(fmt.Errorf("reading what Safe publishes: %w", err), "whoever is logged in to the cluster may read ConfigMap %s/%s: is the kubeconfig's user right?", namespace, publication.Name)

@@ -375,7 +375,7 @@ func (o *encryptOptions) publishedOnce(ctx context.Context) func(namespace strin
 			defer cancel()
 			var where string
 			if r, where, fail = o.conn.published(asking, namespace); fail == nil {
-				fmt.Fprintf(o.streams.ErrOut, "note: sealed to key %s, which Safe publishes in %s\n", r.KeyID(), visible(where))
+				fmt.Fprintf(o.streams.ErrOut, "note: sealing to key %s, which Safe publishes in %s\n", r.KeyID(), visible(where))
 			}
 		})
 		return r, fail

@@ -252,4 +252,3 @@ func fingerprintAt(t *testing.T, address string) string {
 	defer conn.Close()
 	return fingerprintOf(conn.ConnectionState().PeerCertificates[0])
 }
-

@@ -137,7 +137,7 @@ func (c *connection) published(ctx context.Context, namespace string) (r encrypt
 		return r, "", err
 	}
 	if p.Recipient == "" {
-		return r, "", withHint(fmt.Errorf("Safe in %s has no root key yet", cluster), "make one with 'kubectl vsecm keygen', and give it to Safe with 'kubectl vsecm unseal'")
+		return r, "", withHint(fmt.Errorf("the Safe in %s has no root key yet", cluster), "make one with 'kubectl vsecm keygen', and give it to Safe with 'kubectl vsecm unseal'")
 	}
 	if r, err = encrypt.ParseRecipient(p.Recipient); err != nil {
 		return r, "", fmt.Errorf("what Safe publishes in %s: %w", cluster, err)

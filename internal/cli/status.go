@@ -227,7 +227,7 @@ func (st status) well() bool {
 }
 
 func (o statusOptions) print(replicas []status) error {
-	w := tabwriter.NewWriter(o.streams.Out, 0, 0, 3, ' ', 0)
+	w := tabwriter.NewWriter(o.streams.Out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "REPLICA\tSTATE\tMODE\tPROGRESS\tKEY\tSYNCED\tSVID-EXPIRES\tVERSION")
 	for _, st := range replicas {
 		row := []string{
@@ -240,6 +240,7 @@ func (o statusOptions) print(replicas []status) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
+	printReasons(o.streams.Out, replicas)
 	for _, st := range replicas {
 		st.printTroubles(o.streams.Out)
 	}
@@ -256,10 +257,25 @@ func (st status) svidExpires() string {
 	return "in " + duration.HumanDuration(time.Until(st.SVID.NotAfter))
 }
 
-func (st status) printTroubles(w io.Writer) {
-	if st.sealed() && st.Reason != "" {
-		fmt.Fprintf(w, "\n%s: %s\n", visible(st.Replica), visible(st.Reason))
+// printReasons says why replicas are sealed, once where it is the same.
+func printReasons(w io.Writer, replicas []status) {
+	names := make(map[string][]string)
+	var reasons []string
+	for _, st := range replicas {
+		if !st.sealed() || st.Reason == "" {
+			continue
+		}
+		if names[st.Reason] == nil {
+			reasons = append(reasons, st.Reason)
+		}
+		names[st.Reason] = append(names[st.Reason], visible(st.Replica))
 	}
+	for _, reason := range reasons {
+		fmt.Fprintf(w, "\n%s: %s\n", strings.Join(names[reason], ", "), visible(reason))
+	}
+}
+
+func (st status) printTroubles(w io.Writer) {
 	if !st.sealed() && !st.Synced {
 		fmt.Fprintf(w, "\n%s: not all stored objects are served yet\n", visible(st.Replica))
 	}
