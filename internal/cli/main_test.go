@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 
+	"filippo.io/age"
+	"filippo.io/age/plugin"
 	"github.com/rogpeppe/go-internal/testscript"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
@@ -33,6 +35,20 @@ var shared controlplane.Shared
 type withCluster struct{ m *testing.M }
 
 func (w withCluster) Run() int { return shared.Main(w.m) }
+
+const testPlugin = "vsecmtest"
+
+// agePlugin is an age plugin whose identities all hold the same X25519 key.
+func agePlugin() {
+	p, err := plugin.New(testPlugin)
+	if err != nil {
+		panic(err)
+	}
+	p.HandleIdentity(func([]byte) (age.Identity, error) {
+		return age.ParseX25519Identity(os.Getenv("TEST_IDENTITY"))
+	})
+	os.Exit(p.Main())
+}
 
 // ageCommand returns the path of the real age command, built from the version
 // in go.mod.

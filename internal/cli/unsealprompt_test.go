@@ -65,20 +65,6 @@ func TestPromise01_TheHiddenPromptTakesARootKeyOfThreeLines(t *testing.T) {
 	}
 }
 
-const testPlugin = "vsecmtest"
-
-// agePlugin is an age plugin whose identities all hold the same X25519 key.
-func agePlugin() {
-	p, err := plugin.New(testPlugin)
-	if err != nil {
-		panic(err)
-	}
-	p.HandleIdentity(func([]byte) (age.Identity, error) {
-		return age.ParseX25519Identity(os.Getenv("TEST_IDENTITY"))
-	})
-	os.Exit(p.Main())
-}
-
 func TestARootKeyIsKeptAsAnAgeFile(t *testing.T) {
 	inFolder(t, nil)
 	key := newKey(t)
