@@ -12,7 +12,6 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -38,12 +37,12 @@ var ParameterCodec = runtime.NewParameterCodec(scheme)
 
 func newScheme() *runtime.Scheme {
 	s := runtime.NewScheme()
-	s.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Secret{}, &corev1.SecretList{}, &corev1.ConfigMap{}, &corev1.ConfigMapList{})
+	s.AddKnownTypes(CoreVersion, &Secret{}, &ConfigMap{})
 	s.AddKnownTypes(authenticationv1.SchemeGroupVersion, &authenticationv1.TokenReview{})
 	s.AddKnownTypes(authorizationv1.SchemeGroupVersion, &authorizationv1.SubjectAccessReview{})
 	s.AddKnownTypes(v1alpha1.GroupVersion, &v1alpha1.EncryptedSecret{}, &v1alpha1.EncryptedSecretList{})
 	for _, gv := range []schema.GroupVersion{
-		corev1.SchemeGroupVersion, authenticationv1.SchemeGroupVersion, authorizationv1.SchemeGroupVersion, v1alpha1.GroupVersion,
+		CoreVersion, authenticationv1.SchemeGroupVersion, authorizationv1.SchemeGroupVersion, v1alpha1.GroupVersion,
 	} {
 		metav1.AddToGroupVersion(s, gv)
 	}
@@ -63,7 +62,7 @@ func NewClient(config *rest.Config) (*Client, error) {
 		gv   schema.GroupVersion
 		path string
 	}{
-		{&c.Core, corev1.SchemeGroupVersion, "/api"},
+		{&c.Core, CoreVersion, "/api"},
 		{&c.VSecM, v1alpha1.GroupVersion, "/apis"},
 		{&c.Authentication, authenticationv1.SchemeGroupVersion, "/apis"},
 		{&c.Authorization, authorizationv1.SchemeGroupVersion, "/apis"},

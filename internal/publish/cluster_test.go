@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -67,7 +66,7 @@ func says(t *testing.T, client *kube.Client, want map[string]string) {
 	deadline := time.Now().Add(time.Minute)
 	for {
 		err := func() error {
-			var cm corev1.ConfigMap
+			var cm kube.ConfigMap
 			err := client.Core.Get().Namespace("default").Resource("configmaps").Name(publication.Name).Do(t.Context()).Into(&cm)
 			if err != nil {
 				return err
@@ -111,7 +110,7 @@ func TestReplicasPublishThemselves(t *testing.T) {
 		t.Fatal(err)
 	}
 	says(t, client, map[string]string{"safe-0": "unsealed", "safe-1": "sealed"})
-	var cm corev1.ConfigMap
+	var cm kube.ConfigMap
 	for {
 		if err := client.Core.Get().Namespace("default").Resource("configmaps").Name(publication.Name).Do(t.Context()).Into(&cm); err != nil {
 			t.Fatal(err)

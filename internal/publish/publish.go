@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -106,7 +105,7 @@ func (p *Publisher) Run(ctx context.Context, self func() Self, changed func() <-
 func (p *Publisher) publish(ctx context.Context, s Self) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	var there corev1.ConfigMap
+	var there kube.ConfigMap
 	err := p.client.Core.Get().Namespace(p.namespace).Resource("configmaps").Name(publication.Name).Do(ctx).Into(&there)
 	if err != nil && !apierrors.IsNotFound(err) {
 		return err
@@ -163,7 +162,7 @@ func (p *Publisher) change(there map[string]string, s Self, now time.Time) (map[
 }
 
 func (p *Publisher) create(ctx context.Context, change map[string]*string) error {
-	cm := &corev1.ConfigMap{
+	cm := &kube.ConfigMap{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
 		ObjectMeta: metav1.ObjectMeta{Namespace: p.namespace, Name: publication.Name},
 		Data:       make(map[string]string),

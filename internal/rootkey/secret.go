@@ -10,7 +10,6 @@ import (
 	"os"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -34,6 +33,9 @@ const (
 	watchTime = 10 * time.Minute
 	rewatch   = 2 * time.Second
 )
+
+// namespaceTerminating is the cause of a refusal to create in a namespace that is being deleted.
+const namespaceTerminating metav1.CauseType = "NamespaceTerminating"
 
 // metadataOnly is what the API is asked for where the key is not needed, so that it does not
 // even travel.
@@ -68,7 +70,7 @@ func (p *secretPlace) Read(ctx context.Context, keysOfSealed bool) (*Kept, error
 			return kept, err
 		}
 	}
-	var secret corev1.Secret
+	var secret kube.Secret
 	err := p.client.Core.Get().Namespace(p.namespace).Resource("secrets").Name(p.name).Do(ctx).Into(&secret)
 	switch {
 	case err == nil:
@@ -87,7 +89,7 @@ func (p *secretPlace) Read(ctx context.Context, keysOfSealed bool) (*Kept, error
 }
 
 func (p *secretPlace) readRecord(ctx context.Context, kept *Kept) error {
-	var cm corev1.ConfigMap
+	var cm kube.ConfigMap
 	err := p.client.Core.Get().Namespace(p.namespace).Resource("configmaps").Name(publication.Name).Do(ctx).Into(&cm)
 	switch {
 	case apierrors.IsNotFound(err):
@@ -178,10 +180,10 @@ func (p *secretPlace) WriteMark(ctx context.Context, was *Kept, at time.Time) er
 }
 
 func (p *secretPlace) createSecret(ctx context.Context, data map[string][]byte, annotations map[string]string) error {
-	secret := &corev1.Secret{
+	secret := &kube.Secret{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
 		ObjectMeta: metav1.ObjectMeta{Namespace: p.namespace, Name: p.name, Annotations: annotations},
-		Type:       corev1.SecretTypeOpaque,
+		Type:       "Opaque",
 		Data:       data,
 	}
 	return written("Secret "+p.name, p.client.Core.Post().Namespace(p.namespace).Resource("secrets").Body(secret).Do(ctx).Error())
@@ -190,7 +192,7 @@ func (p *secretPlace) createSecret(ctx context.Context, data map[string][]byte, 
 func (p *secretPlace) WriteRecord(ctx context.Context, was *Kept, r Record) error {
 	data := map[string]string{publication.KeyRecipient: r.Recipient, publication.KeyID: r.KeyID}
 	if was.recordVersion == "" {
-		cm := &corev1.ConfigMap{
+		cm := &kube.ConfigMap{
 			TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
 			ObjectMeta: metav1.ObjectMeta{Namespace: p.namespace, Name: publication.Name},
 			Data:       data,
@@ -224,7 +226,7 @@ func written(what string, err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err), apierrors.IsNotFound(err) && !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) && !isNamespaceGone(err):
+	case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err), apierrors.IsNotFound(err) && !apierrors.HasStatusCause(err, namespaceTerminating) && !isNamespaceGone(err):
 		return fmt.Errorf("writing %s: %w", what, ErrChanged)
 	}
 	var status apierrors.APIStatus

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -141,7 +140,7 @@ func (s *secretSite) put(key, mark, record string) {
 	s.remove("secrets", "vsecm-root-key")
 	s.remove("configmaps", publication.Name)
 	if key != "" || mark != "" {
-		secret := &corev1.Secret{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}}
+		secret := &kube.Secret{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}}
 		secret.Namespace, secret.Name = s.namespace, "vsecm-root-key"
 		if key != "" {
 			secret.Data = map[string][]byte{DataKey: []byte(strings.TrimPrefix(key, emptyText)), "other": []byte("kept as it is")}
@@ -154,7 +153,7 @@ func (s *secretSite) put(key, mark, record string) {
 		}
 	}
 	if record != "" {
-		cm := &corev1.ConfigMap{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"}, Data: map[string]string{publication.KeyRecipient: record}}
+		cm := &kube.ConfigMap{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"}, Data: map[string]string{publication.KeyRecipient: record}}
 		cm.Namespace, cm.Name = s.namespace, publication.Name
 		if err := s.client.Core.Post().Namespace(s.namespace).Resource("configmaps").Body(cm).Do(s.t.Context()).Error(); err != nil {
 			s.t.Fatal(err)
@@ -162,9 +161,9 @@ func (s *secretSite) put(key, mark, record string) {
 	}
 }
 
-func (s *secretSite) secret() *corev1.Secret {
+func (s *secretSite) secret() *kube.Secret {
 	s.t.Helper()
-	var secret corev1.Secret
+	var secret kube.Secret
 	if err := s.client.Core.Get().Namespace(s.namespace).Resource("secrets").Name("vsecm-root-key").Do(s.t.Context()).Into(&secret); err != nil && !apierrors.IsNotFound(err) {
 		s.t.Fatal(err)
 	}
@@ -173,7 +172,7 @@ func (s *secretSite) secret() *corev1.Secret {
 
 func (s *secretSite) published() map[string]string {
 	s.t.Helper()
-	var cm corev1.ConfigMap
+	var cm kube.ConfigMap
 	if err := s.client.Core.Get().Namespace(s.namespace).Resource("configmaps").Name(publication.Name).Do(s.t.Context()).Into(&cm); err != nil && !apierrors.IsNotFound(err) {
 		s.t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"k8s.io/klog/v2"
 
 	"github.com/vsecm/kubectl-vsecm/internal/config"
 	"github.com/vsecm/kubectl-vsecm/internal/publication"
@@ -87,6 +88,8 @@ func (o serveOptions) run(ctx context.Context, cmd *cobra.Command) error {
 		return withHint(fmt.Errorf("--log-level: unknown level %q", o.level), "want debug, info, warn or error")
 	}
 	log := slog.New(slog.NewJSONHandler(o.streams.ErrOut, &slog.HandlerOptions{Level: level}))
+	// What client-go says is a line of the log like any other.
+	klog.SetSlogLogger(log)
 	rootKey, err := o.rootKey.read()
 	if err != nil {
 		return err
