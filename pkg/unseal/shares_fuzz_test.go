@@ -10,20 +10,11 @@ import (
 // FuzzParseShare looks for a text that is read as a share which writes itself otherwise, for
 // an error of no kind, and for one that repeats the text.
 func FuzzParseShare(f *testing.F) {
-	set, shares := splitInto(f, aKey(), 3, 2)
-	text := shares[0].Text()
-	f.Add(text)
-	f.Add(bytes.ToUpper(text))
-	f.Add(append([]byte(" \r\n"), text...))
-	f.Add(text[:97])
-	f.Add(append(bytes.Clone(text), 'q'))
-	f.Add(aKey().Text())
-	f.Add([]byte("vsecm-share1"))
-	f.Add([]byte(bech32Old(f, string(text))))
-	for _, payload := range [][]byte{
-		nil, {1}, {2}, payloadOf(1, set.ID(), 0, shares[0].scalar()[:]), payloadOf(1, set.ID(), 255, bytes.Repeat([]byte{255}, 32)),
-		payloadOf(2, set.ID(), 1, bytes.Repeat([]byte{1}, 40)),
-	} {
+	set := readSet(f, ShareSetFile)
+	for _, v := range readVectors(f, "share") {
+		f.Add(v.body)
+	}
+	for _, payload := range [][]byte{nil, {1}, {2}, payloadOf(1, set.ID(), 255, make([]byte, scalarSize))} {
 		f.Add(forge(f, payload))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
@@ -61,15 +52,13 @@ func FuzzParseShare(f *testing.F) {
 // FuzzParseShareSet looks for a file that is read as a set which writes itself otherwise, or
 // is beyond the limits.
 func FuzzParseShareSet(f *testing.F) {
-	set, shares := splitInto(f, aKey(), 3, 2)
-	text := set.Text()
-	f.Add(text)
-	f.Add(bytes.ReplaceAll(text, []byte("\n"), []byte("\r\n")))
-	f.Add(text[:len(text)-1])
-	f.Add([]byte(shareSetTitle + "vsecmShares: v1\nthreshold: 2\n"))
-	f.Add(bytes.Replace(text, []byte("threshold: 2"), []byte("threshold: 255"), 1))
-	f.Add(bytes.Replace(text, []byte("shares:\n"), []byte("shares:\n- \n"), 1))
-	f.Add(append(bytes.Clone(text), text[len(text)-67:]...))
+	for _, v := range readVectors(f, "set") {
+		f.Add(v.body)
+	}
+	share, err := ParseShare(readVectors(f, "open")[0].body[:shareLength])
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		s, err := ParseShareSet(text)
 		if err != nil {
@@ -84,7 +73,7 @@ func FuzzParseShareSet(f *testing.F) {
 		if s.Threshold() < MinThreshold || s.Size() < s.Threshold() || s.Size() > MaxShares {
 			t.Fatalf("%v", s)
 		}
-		if err := s.Check(shares[0]); err != nil && !errors.Is(err, ErrOtherSet) && !errors.Is(err, ErrForged) {
+		if err := s.Check(share); err != nil && !errors.Is(err, ErrOtherSet) && !errors.Is(err, ErrForged) {
 			t.Fatal(err)
 		}
 	})
