@@ -3,6 +3,9 @@
 package e2e
 
 import (
+	"crypto/tls"
+	"fmt"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -76,4 +79,41 @@ func describe(t *testing.T) {
 func rollout(t *testing.T) {
 	t.Helper()
 	kubectl(t, "-n", system, "rollout", "status", "deployment/vsecm-safe", "--timeout=100s")
+}
+
+// namespace makes a namespace that is gone when the test has ended.
+func namespace(t *testing.T, name string) {
+	t.Helper()
+	kubectl(t, "create", "namespace", name)
+	t.Cleanup(func() { kubectl(t, "delete", "namespace", name) })
+}
+
+// secret encrypts a value with what Safe has published, as anyone may who is
+// logged in, and applies it.
+func secret(t *testing.T, namespace, name, key, value string) {
+	t.Helper()
+	manifest, stderr, err := cluster.Kubectl(t, cluster.UserKubeconfig(t, "dora"), value,
+		"vsecm", "encrypt", name, "-n", namespace, "--key", key)
+	if err != nil {
+		t.Fatalf("encrypt: %v: %s", err, stderr)
+	}
+	kubectlWith(t, manifest, "apply", "-f", "-")
+}
+
+// reveals fails unless Safe reveals a value.
+func reveals(namespace, name, key, want string) error {
+	got, stderr, err := cluster.RunKubectl(cluster.Kubeconfig(), "", "vsecm", "reveal", name, "-n", namespace, "--key", key)
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, stderr)
+	}
+	if got != want {
+		return fmt.Errorf("it is %q", got)
+	}
+	return nil
+}
+
+// insecure takes any certificate: Safe's own is pinned, which is not what is
+// tested with it.
+func insecure() *http.Transport {
+	return &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
 }
