@@ -38,8 +38,12 @@ func plugin(t *testing.T, args ...string) string {
 	return kubectl(t, append([]string{"vsecm"}, args...)...)
 }
 
+// overlay returns the folder of an overlay, or the one that is named.
 func overlay(t *testing.T, name string) string {
 	t.Helper()
+	if filepath.IsAbs(name) {
+		return name
+	}
 	path, err := filepath.Abs(filepath.Join(manifests, name))
 	if err != nil {
 		t.Fatal(err)
