@@ -5,6 +5,7 @@ package safecmd
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
@@ -32,6 +33,8 @@ workloads over SPIFFE mTLS. kubectl vsecm makes the manifests.`,
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return withHint(err, "see '%s --help'", cmd.CommandPath())
 	})
+	// Help fits into 80 columns.
+	cmd.SetUsageTemplate(strings.ReplaceAll(cmd.UsageTemplate(), ".FlagUsages", ".FlagUsagesWrapped 80"))
 	cmd.AddCommand(newServe(streams), newFetch(streams), newDev(streams), newVersion(streams))
 	cmd.SetArgs(args)
 	return report(streams.ErrOut, cmd.ExecuteContext(ctx))

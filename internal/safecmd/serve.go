@@ -33,20 +33,21 @@ func newServe(streams genericiooptions.IOStreams) *cobra.Command {
 		Short: "Serve secrets to workloads",
 		Long: `Serve secrets to workloads until it is interrupted.
 
-Without --config, in the Kubernetes cluster that it runs in: the EncryptedSecrets of
-the cluster, to workloads and operators (docs/install.md).
+Without --config, in the Kubernetes cluster that it runs in: the
+EncryptedSecrets of the cluster, to workloads and operators (docs/install.md).
 
-With --config, on one machine and without a cluster, from git repositories. FILE says
-which repositories, where the data and the root key lie, and where to listen
-(docs/configuration.md); the flags that only a cluster has are refused then.
+With --config, on one machine and without a cluster, from git repositories.
+FILE says which repositories, where the data and the root key lie, and where to
+listen (docs/configuration.md); the flags that only a cluster has are refused
+then.
 
 The root key is made at the first start, unless --root-key-manual or
---root-key-store=memory say otherwise: then Safe is sealed until an operator unseals
-it (kubectl vsecm unseal). A variable in parentheses says the same as its flag, and
-is overruled by it.
+--root-key-store=memory say otherwise: then Safe is sealed until an operator
+unseals it (kubectl vsecm unseal). A variable in parentheses says the same as
+its flag, and is overruled by it.
 
-The audit log, a JSON line for every call, goes to standard output; Safe's own log,
-as JSON too, to standard error.
+The audit log, a JSON line for every call, goes to standard output; Safe's own
+log, as JSON too, to standard error.
 
 Exit codes: 0 stopped as asked; 1 error.`,
 		Example: `  # In a pod
