@@ -54,8 +54,10 @@ func NewCeremony(set *ShareSet, lifetime time.Duration, now func() time.Time) *C
 func (c *Ceremony) Set() *ShareSet { return c.set }
 
 // Add takes a share: a copy, the caller wipes its own. At the threshold it
-// returns the root key, which is the caller's, and the progress that led to it; by then the
-// ceremony has wiped every share and is as new. Otherwise the key is nil.
+// returns the root key, which is the caller's, and the progress that led to it. Otherwise
+// the key is nil. The share that reaches the threshold is wiped at once and the others
+// are kept, so that where the key turns out not to be of use yet, one holder comes
+// again and not all of them. Who has used the key calls Reset.
 //
 // A share that is refused ([ErrOtherSet], [ErrForged], [ErrDuplicate]) costs nothing,
 // and buys no time either. The progress is told in either case. With [ErrDamagedSet],
@@ -79,10 +81,12 @@ func (c *Ceremony) Add(share Share) (*RootKey, Progress, error) {
 
 	progress := c.progress()
 	key, err := c.set.Combine(slices.Collect(maps.Values(c.held))...)
-	c.reset()
 	if err != nil {
+		c.reset()
 		return nil, c.progress(), err
 	}
+	c.held[share.index].Wipe()
+	delete(c.held, share.index)
 	return key, progress, nil
 }
 
