@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -44,6 +45,8 @@ type Config struct {
 	// cannot be known whole.
 	Objects func(context.Context) ([]*v1alpha1.EncryptedSecret, error)
 	Log     *slog.Logger
+	// Now is the clock by which shares lapse; nil: [time.Now].
+	Now func() time.Time
 }
 
 // A Keeper keeps the seal. It is safe for concurrent use.
@@ -56,6 +59,8 @@ type Keeper struct {
 	config Config
 	wake   chan struct{} // holds a token when Run is to look
 	busy   chan struct{} // holds a token while somebody uses the place
+
+	ceremonies *ceremonies
 
 	turn sync.Mutex
 	// seals counts the seals of this process. What was decided before one must not
@@ -70,10 +75,11 @@ type Keeper struct {
 	known   encrypt.Recipient // the zero one: none is known
 	changed chan struct{}
 
-	// Under busy: whether the place was read once, and what was last logged of each kind,
-	// so that it is logged once.
-	looked bool
-	told   map[string]string
+	// Under busy: whether the place was read once, whether there was no mark of a seal in it when
+	// last it was, and what was last logged of each kind, so that it is logged
+	// once.
+	looked, unmarked bool
+	told             map[string]string
 
 	firstLook chan struct{} // closed after it
 }
@@ -81,7 +87,12 @@ type Keeper struct {
 // New returns a keeper of a Safe that is sealed until Run says otherwise.
 func New(c Config) *Keeper {
 	c.Manual = c.Manual || c.Memory
+	if c.Now == nil {
+		c.Now = time.Now
+	}
 	k := &Keeper{
+		ceremonies: newCeremonies(c.Now),
+
 		config:  c,
 		wake:    make(chan struct{}, 1),
 		busy:    make(chan struct{}, 1),
@@ -107,8 +118,12 @@ func New(c Config) *Keeper {
 // Status tells how things stand. It does not block.
 func (k *Keeper) Status() Status {
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.status
+	st := k.status
+	k.mu.Unlock()
+	if st.State == Unsealed {
+		return st
+	}
+	return k.gathered(st)
 }
 
 // Changed returns a channel that is closed when the status next changes.
@@ -142,7 +157,7 @@ func (k *Keeper) set(state State, known encrypt.Recipient, reason string) {
 	if state == Unsealed {
 		next.Progress.Given = next.Progress.Needed
 	}
-	if next == k.status {
+	if reflect.DeepEqual(next, k.status) {
 		return
 	}
 	k.status, k.known = next, known
@@ -151,10 +166,12 @@ func (k *Keeper) set(state State, known encrypt.Recipient, reason string) {
 }
 
 // Run unseals Safe, or makes its root key, where that may be, and obeys what other
-// replicas do, until ctx ends, whose error it returns then. It is called once.
+// replicas do, until ctx ends, whose error it returns then. Shares that were given are wiped
+// when they lapse, and when it ends. It is called once.
 func (k *Keeper) Run(ctx context.Context) error {
 	var watch sync.WaitGroup
 	defer watch.Wait()
+	watch.Go(func() { k.ceremonies.run(ctx, k.lapsed) })
 	watch.Go(func() { k.config.Place.Watch(ctx, k.hint) })
 
 	timer := time.NewTimer(0)
@@ -223,6 +240,7 @@ func (k *Keeper) open(keys *unseal.Keyring, seals uint64) bool {
 	}
 	k.held = false
 	active := keys.Active().Recipient()
+	k.ceremonies.turn(errUnsealed)
 	k.config.Gate.Open(keys)
 	k.config.Holder.Unseal()
 	k.set(Unsealed, active, "")
@@ -241,13 +259,14 @@ func (k *Keeper) shut(hold bool, reason string) {
 	k.held = hold
 	k.config.Holder.Seal()
 	k.config.Gate.Shut()
+	k.ceremonies.turn(nil)
 	recipient, _ := k.Recipient()
 	k.set(Sealed, recipient, reason)
 }
 
 const byOperator = "sealed by an operator"
 
-// Seal drops every key and all that was opened with them, and then leaves a mark that
+// Seal drops every key, every share and all that was opened with them, and then leaves a mark that
 // every replica obeys. An error says that Safe is sealed here, but that the mark
 // could not be left: [ErrUnavailable], or ctx's. An unseal that meets a seal loses.
 func (k *Keeper) Seal(ctx context.Context) error {
@@ -283,6 +302,7 @@ func (k *Keeper) mark(ctx context.Context) error {
 		return k.config.Place.WriteMark(ctx, kept, time.Now().UTC().Truncate(time.Second))
 	})
 	if err == nil {
+		k.unmarked = false
 		k.shut(false, byOperator)
 	}
 	return err

@@ -17,6 +17,9 @@ import (
 // objectsTimeout bounds how long is waited for what is stored to be known.
 const objectsTimeout = 5 * time.Second
 
+// errMeanwhile says that an unseal met a seal.
+var errMeanwhile = fmt.Errorf("%w: Safe was sealed meanwhile", ErrUnavailable)
+
 // load unseals Safe with the key that is kept, or makes one where there never was
 // any. Otherwise it says what is missing.
 func (k *Keeper) load(ctx context.Context, kept *Kept, recorded encrypt.Recipient, seals uint64) error {
@@ -128,7 +131,7 @@ func (k *Keeper) openWith(key *unseal.RootKey, kept *Kept, seals uint64, message
 	}
 	id := key.KeyID()
 	if !k.open(keys, seals) {
-		return fmt.Errorf("%w: Safe was sealed meanwhile", ErrUnavailable)
+		return errMeanwhile
 	}
 	k.config.Log.Info(message, "keyID", id)
 	return nil

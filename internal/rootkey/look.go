@@ -56,7 +56,13 @@ func (k *Keeper) explain(err error) {
 // follow does what follows from what is kept.
 func (k *Keeper) follow(ctx context.Context, kept *Kept, seals uint64) error {
 	recorded := k.recorded(kept)
+	newly := kept.Sealed() && k.unmarked
+	k.unmarked = !kept.Sealed()
 	if kept.Sealed() {
+		if newly { // sealed elsewhere: what was given here before does not count
+			k.ceremonies.reset()
+			k.announce()
+		}
 		k.obey(kept, recorded, seals)
 		return nil
 	}

@@ -4,8 +4,10 @@ package rootkey
 
 import (
 	"errors"
+	"time"
 
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
+	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
 
 var (
@@ -40,12 +42,23 @@ type Status struct {
 	KeyID encrypt.KeyID `json:"keyID,omitempty"`
 	// Reason says, for people, why Safe is not unsealed.
 	Reason string `json:"reason,omitempty"`
-	// Progress of unsealing. A whole key is one of one.
+	// Progress of unsealing. A whole key is one of one. Where shares of several sets are
+	// held, it is that of the set which the fewest are missing of.
 	Progress Progress `json:"progress"`
+	// Ceremonies is the progress of every set, the furthest first, where there are
+	// several.
+	Ceremonies []Progress `json:"ceremonies,omitempty"`
 }
 
 // Progress counts what was given of what is needed to unseal.
 type Progress struct {
 	Given  int `json:"given"`
 	Needed int `json:"needed"`
+	// The rest is of shares: the set that they belong to, the indices of those that
+	// count, of those that did until time ran out and were not given again, and when those that count will
+	// lapse.
+	Set     unseal.SetID `json:"set,omitzero"`
+	Indices []int        `json:"indices,omitempty"`
+	Lapsed  []int        `json:"lapsed,omitempty"`
+	Expires time.Time    `json:"expires,omitzero"`
 }

@@ -24,6 +24,13 @@ func (k *Keeper) Unseal(ctx context.Context, text []byte, accept encrypt.KeyID) 
 	} else if err != nil {
 		return err
 	}
+	return k.unsealWith(ctx, key, accept, nil)
+}
+
+// unsealWith is Unseal with a key, which is its own from now on. since, where it is not nil,
+// says how many seals there were when the key began to come together: one more
+// undoes it.
+func (k *Keeper) unsealWith(ctx context.Context, key *unseal.RootKey, accept encrypt.KeyID, since *uint64) error {
 	opened := false
 	defer func() {
 		if !opened {
@@ -44,6 +51,9 @@ func (k *Keeper) Unseal(ctx context.Context, text []byte, accept encrypt.KeyID) 
 		}
 		defer kept.Wipe()
 		k.looked = true
+		if since != nil && *since != seals {
+			return errMeanwhile
+		}
 		if err := k.check(ctx, key, kept, accept); err != nil {
 			return err
 		}
