@@ -80,6 +80,8 @@ func clientFor(config *rest.Config, shared *http.Client, gv schema.GroupVersion,
 	// The API server shares itself out among its clients (priority and fairness). The five
 	// requests a second that client-go would keep to make ten thousand objects half an hour.
 	c.QPS = -1
+	// A warning is an admission webhook's own words, which may quote what it was shown.
+	c.WarningHandler = rest.NoWarnings{}
 	c.ContentType = runtime.ContentTypeJSON
 	c.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
 	return rest.RESTClientForConfigAndClient(c, shared)

@@ -113,7 +113,7 @@ func (r *Reviewer) Authenticate(ctx context.Context, token, audience string) (Op
 		Spec: authenticationv1.TokenReviewSpec{Token: token, Audiences: []string{audience}},
 	}).Do(ctx).Into(&review)
 	if err != nil {
-		return Operator{}, fmt.Errorf("%w: reviewing a token: %w", ErrUnavailable, err)
+		return Operator{}, fmt.Errorf("%w: reviewing a token: %w", ErrUnavailable, kube.Plain(err))
 	}
 	// An authenticator that knows no audiences returns none, and may have accepted a
 	// token that was meant for somebody else.
@@ -160,7 +160,7 @@ func (r *Reviewer) Authorize(ctx context.Context, o Operator, a Attributes) (boo
 		},
 	}).Do(ctx).Into(&review)
 	if err != nil {
-		return false, fmt.Errorf("%w: reviewing access: %w", ErrUnavailable, err)
+		return false, fmt.Errorf("%w: reviewing access: %w", ErrUnavailable, kube.Plain(err))
 	}
 	return review.Status.Allowed && !review.Status.Denied, nil
 }

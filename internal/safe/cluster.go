@@ -77,6 +77,9 @@ func (c ClusterConfig) Check() error {
 	return errors.Join(errs...)
 }
 
+// errNoSources says that there is nothing to sync: in a cluster, others bring the objects.
+var errNoSources = errors.New("this Safe follows no git repository: EncryptedSecrets come to the cluster with kubectl apply, Argo CD or Flux")
+
 // RunInCluster serves what c says until ctx ends, and then stops gracefully. The audit log
 // goes to auditLog.
 //
@@ -107,7 +110,7 @@ func RunInCluster(ctx context.Context, c ClusterConfig, log *slog.Logger, auditL
 	keeper := rootkey.New(rootkey.Config{
 		Place:  rootkey.NewSecretPlace(client, c.Namespace, c.RootKey.Name, c.RootKey.Path),
 		Manual: c.RootKey.Manual, Memory: c.RootKey.Memory,
-		Gate: gate, Holder: secrets, Objects: objects.List, Log: log,
+		Gate: gate, Holder: secrets, Objects: storedIn(objects), Log: log,
 	})
 	certificate, err := serve.SelfSigned()
 	if err != nil {
@@ -122,7 +125,7 @@ func RunInCluster(ctx context.Context, c ClusterConfig, log *slog.Logger, auditL
 		Log:         log,
 		Metrics:     metrics,
 		Status:      func() serve.Status { return clusterStatus(c, objects) },
-		Sync:        func(ctx context.Context, o reconcile.Override) error { return syncNow(ctx, nil, o) },
+		Sync:        func(context.Context, reconcile.Override) error { return errNoSources },
 	}
 	self := &ownIdentity{config: c.SPIFFE, log: log}
 	if c.SPIFFE.Socket != "" {
@@ -154,7 +157,8 @@ func RunInCluster(ctx context.Context, c ClusterConfig, log *slog.Logger, auditL
 	})
 	if c.SPIFFE.Socket != "" {
 		group.Go(func() error {
-			return self.run(run, func() { log.Info("serving workloads", "api", addressOf(listeners.API)) })
+			self.run(run, func() { log.Info("serving workloads", "api", addressOf(listeners.API)) })
+			return nil
 		})
 	} else {
 		log.Warn("no SPIFFE Workload API is configured: workloads cannot fetch their secrets")

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vsecm/kubectl-vsecm/internal/audit"
@@ -71,20 +70,12 @@ func Run(ctx context.Context, cfg *config.Config, mode RootKey, log *slog.Logger
 	}
 	defer closing("the journal", journal)
 
-	metrics := prometheus.NewRegistry()
-	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	metrics := newMetrics()
 	auditor, err := audit.New(auditLog, metrics)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		// ctx has ended by now; what is still to be written gets a moment.
-		ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), auditDrain)
-		defer stop()
-		if e := auditor.Close(ctx); e != nil {
-			err = errors.Join(err, fmt.Errorf("closing the audit log: %w", e))
-		}
-	}()
+	defer func() { err = errors.Join(err, closeAudit(ctx, auditor)) }()
 
 	gate := unseal.NewGate()
 	defer gate.Shut()
@@ -131,22 +122,15 @@ func Run(ctx context.Context, cfg *config.Config, mode RootKey, log *slog.Logger
 	group.Go(func() error { retryAfterUnseal(run, keeper, sources); return nil })
 	group.Go(func() error { settle(run, keeper, secrets, sources); return nil })
 	group.Go(func() error {
-		return self.run(run, func() {
+		self.run(run, func() {
 			log.Info("serving", "api", text(at.API))
 			if started != nil {
 				started(at)
 			}
 		})
+		return nil
 	})
-	group.Go(func() error {
-		err := server.Run(run, listeners)
-		if err != nil && run.Err() != nil {
-			// The group returns what ended it; this came after.
-			log.Warn("not every request ended in time", "error", err)
-			return nil
-		}
-		return err
-	})
+	group.Go(func() error { return runServer(run, server, listeners, log) })
 	if err := group.Wait(); ctx.Err() == nil {
 		return err
 	}

@@ -7,12 +7,14 @@ import (
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/internal/reconcile"
 	"github.com/vsecm/kubectl-vsecm/internal/rootkey"
-	"github.com/vsecm/kubectl-vsecm/internal/store"
 )
 
 // storedIn returns what a root key may be needed for. Objects that cannot be read may need one,
 // too: then it is not known whole.
-func storedIn(objects *store.Dir) func(context.Context) ([]*v1alpha1.EncryptedSecret, error) {
+func storedIn[F any](objects interface {
+	List(context.Context) ([]*v1alpha1.EncryptedSecret, error)
+	Faults() []F
+}) func(context.Context) ([]*v1alpha1.EncryptedSecret, error) {
 	return func(ctx context.Context) ([]*v1alpha1.EncryptedSecret, error) {
 		all, err := objects.List(ctx)
 		if n := len(objects.Faults()); err == nil && n > 0 {

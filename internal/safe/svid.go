@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -32,16 +34,46 @@ type knownIdentity struct {
 	workloads *identity.Mapper
 }
 
-// run takes the identity from the Workload API, calls ready, and follows the
-// identity's rotation until ctx ends.
-func (o *ownIdentity) run(ctx context.Context, ready func()) error {
+const (
+	// firstSVIDPause and longestSVIDPause bound how long run waits before it begins anew.
+	firstSVIDPause   = time.Second
+	longestSVIDPause = time.Minute
+	// svidCheck is how often run looks whether the SVID has expired.
+	svidCheck = 15 * time.Second
+)
+
+// run takes the identity from the Workload API, calls ready when it first has one, and
+// follows the identity's rotation until ctx ends. Whatever is wrong with the Workload API, Safe
+// goes on without: operators need it most then.
+func (o *ownIdentity) run(ctx context.Context, ready func()) {
 	o.log.Info("waiting for an SVID", "socket", o.config.Socket)
+	ready = sync.OnceFunc(ready)
+	for pause := firstSVIDPause; ; pause = min(2*pause, longestSVIDPause) {
+		err := o.follow(ctx, func() {
+			pause = firstSVIDPause
+			ready()
+		})
+		if ctx.Err() != nil {
+			return
+		}
+		o.log.Error("the SPIFFE Workload API gives no SVID; trying again", "socket", o.config.Socket, "error", err, "after", pause.String())
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
+var errExpired = errors.New("the SVID has expired and no new one came")
+
+// follow is one try of run. It returns when ctx ends, and when go-spiffe, which tries most
+// things again by itself, has given up.
+func (o *ownIdentity) follow(ctx context.Context, ready func()) error {
 	svids, err := workloadapi.NewX509Source(ctx, workloadapi.WithClientOptions(
 		workloadapi.WithAddr(o.config.Socket), workloadapi.WithLogger(spiffeLog{o.log})))
-	if ctx.Err() != nil {
-		return ctx.Err()
-	} else if err != nil {
-		return fmt.Errorf("getting Safe's SVID from %s: %w", o.config.Socket, err)
+	if err != nil {
+		return err
 	}
 	defer svids.Close()
 	svid, err := svids.GetX509SVID()
@@ -54,8 +86,20 @@ func (o *ownIdentity) run(ctx context.Context, ready func()) error {
 	}
 	o.known.Store(&knownIdentity{svids, workloads})
 	ready()
-	<-ctx.Done()
-	return ctx.Err()
+	tick := time.NewTicker(svidCheck)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		if svid, err := svids.GetX509SVID(); err != nil {
+			return err
+		} else if time.Since(svid.Certificates[0].NotAfter) > svidCheck {
+			return errExpired
+		}
+	}
 }
 
 // GetX509SVID returns Safe's SVID, for [x509svid.Source].
