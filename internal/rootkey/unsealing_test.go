@@ -2,6 +2,7 @@ package rootkey
 
 import (
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -82,7 +83,7 @@ func TestUnsealTakesTheRightKeyAlone(t *testing.T) {
 							t.Errorf("%q does not say %s", err, id)
 						}
 					}
-					if st := r.status(); st != was || s.all() != before {
+					if st := r.status(); !reflect.DeepEqual(st, was) || s.all() != before {
 						t.Errorf("changed: %+v, %.300s", st, s.all())
 					}
 					return
