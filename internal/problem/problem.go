@@ -9,7 +9,10 @@
 //	https://vsecm.com/problems/not-found          404  there is nothing under this path
 //	https://vsecm.com/problems/method-not-allowed 405  the path does not take this method
 //	https://vsecm.com/problems/key-id-needed      409  unseal: which root key this Safe had is not on record; name the one that is accepted
-//	https://vsecm.com/problems/wrong-key          422  unseal: the key is not this Safe's root key
+//	https://vsecm.com/problems/share-set-needed   409  unseal: this replica holds no share of the set; send the set's public file, too
+//	https://vsecm.com/problems/too-many-sets      409  unseal: shares of too many sets are held; reset one
+//	https://vsecm.com/problems/wrong-key          422  unseal: the key, or that of the share's set, is not this Safe's root key
+//	https://vsecm.com/problems/wrong-share        422  unseal: the share does not count; what was given before still does
 //	https://vsecm.com/problems/unreadable         422  the object exists, and does not open
 //	https://vsecm.com/problems/too-many-requests  429  the caller has too many requests open, or tries too often
 //	https://vsecm.com/problems/internal           500  a fault of Safe's; its log has it under the request id
@@ -49,7 +52,10 @@ const (
 	NotFound         Type = "not-found"
 	MethodNotAllowed Type = "method-not-allowed"
 	KeyIDNeeded      Type = "key-id-needed"
+	ShareSetNeeded   Type = "share-set-needed"
+	TooManySets      Type = "too-many-sets"
 	WrongKey         Type = "wrong-key"
+	WrongShare       Type = "wrong-share"
 	Unreadable       Type = "unreadable"
 	TooManyRequests  Type = "too-many-requests"
 	Internal         Type = "internal"
@@ -81,6 +87,12 @@ func (t Type) describe() (status int, title string) {
 		return http.StatusMethodNotAllowed, "The method is not allowed here"
 	case KeyIDNeeded:
 		return http.StatusConflict, "The accepted key id must be named"
+	case ShareSetNeeded:
+		return http.StatusConflict, "The public file of the share's set is needed"
+	case TooManySets:
+		return http.StatusConflict, "Shares of too many sets are held"
+	case WrongShare:
+		return http.StatusUnprocessableEntity, "The share does not count"
 	case WrongKey:
 		return http.StatusUnprocessableEntity, "The key is not this Safe's root key"
 	case Unreadable:
@@ -183,7 +195,7 @@ func Read(resp *http.Response) *Problem {
 func parseType(uri string) Type {
 	for _, t := range []Type{
 		BadRequest, Unauthorized, Forbidden, NotFound, MethodNotAllowed,
-		KeyIDNeeded, WrongKey, Unreadable, TooManyRequests, Internal, Sealed, Unavailable, Timeout,
+		KeyIDNeeded, ShareSetNeeded, TooManySets, WrongKey, WrongShare, Unreadable, TooManyRequests, Internal, Sealed, Unavailable, Timeout,
 	} {
 		if uri == t.URI() {
 			return t
