@@ -1,9 +1,12 @@
 package serve
 
 import (
+	"bytes"
+	"encoding/json"
 	"net/http"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 func TestWhatCannotBeATokenIsRefusedUnasked(t *testing.T) {
@@ -91,14 +94,58 @@ func FuzzRevealRequest(f *testing.F) {
 	})
 }
 
-func FuzzAcceptedKeyID(f *testing.F) {
-	for _, seed := range []string{"", "accept-key-id=", "accept-key-id=" + strings.Repeat("0a", 16), "accept-key-id=%30", "a=b", ";", "%zz"} {
+func FuzzUnsealQuery(f *testing.F) {
+	id := strings.Repeat("0a", 16)
+	for _, seed := range []string{
+		"", "accept-key-id=", "accept-key-id=" + id, "accept-key-id=%30", "a=b", ";", "%zz",
+		"reset=1", "reset=0", "reset=1&set=" + id, "set=" + id, "reset=1&accept-key-id=" + id, "reset=1&set=" + id + "&set=" + id,
+	} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, query string) {
-		id, err := acceptedKeyID(query)
-		if err != nil && id != "" || err == nil && query != "" && (len(id) != 32 || strings.Trim(string(id), "0123456789abcdef") != "") {
-			t.Errorf("%q, %v", id, err)
+		q, err := parseUnsealQuery(query)
+		if err != nil {
+			return
+		}
+		if q.accept != "" && (len(q.accept) != 32 || strings.Trim(string(q.accept), "0123456789abcdef") != "") {
+			t.Errorf("%q, %v", query, q)
+		}
+		if len(q.sets) > 1 || len(q.sets) == 1 && !q.reset || q.reset && q.accept != "" {
+			t.Errorf("%q, %v", query, q)
+		}
+		if text := q.onRecord(); strings.Trim(text, " -=abcdefghijklmnopqrstuvwxyz0123456789") != "" || len(text) > 64 {
+			t.Errorf("%q, on record %q", query, text)
+		}
+	})
+}
+
+// What is read of a share's body is what encoding/json reads, and nothing of it is in an
+// error.
+func FuzzGivenShare(f *testing.F) {
+	for _, seed := range []string{
+		"", "{}", "null", `""`, `{"share":"a"}`, `{"share":"a\nb\t\"\\\/\b\f\r","set":"x\n"}`, `{"share":"\u0061\ud83d\ude00\u003c"}`, `{"share":null}`,
+		`{"share":1}`, `{"share":"a","set":1}`, `{"share":"a","share":"b"}`, `{"share":"a","more":[1]}`, `{"SHARE":"a"}`, `{"share":"a"} {}`, "{\"share\":\"\xff\"}",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		given, err := parseGivenShare(bytes.Clone(body))
+		if err != nil {
+			if err.Error() != errShareBody.Error() {
+				t.Errorf("an error of its own: %v", err)
+			}
+			return
+		}
+		var want struct{ Share, Set string }
+		if err := json.Unmarshal(body, &want); err != nil {
+			t.Fatalf("taken: %q", body)
+		}
+		if given.Set != want.Set {
+			t.Errorf("set %q, want %q", given.Set, want.Set)
+		}
+		// No share has a letter beyond ASCII, for which encoding/json knows more.
+		if ascii := strings.IndexFunc(want.Share, func(r rune) bool { return r >= utf8.RuneSelf }) < 0; ascii && string(given.Share) != want.Share {
+			t.Errorf("share %q, want %q", given.Share, want.Share)
 		}
 	})
 }

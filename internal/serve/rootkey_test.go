@@ -72,6 +72,13 @@ func (k *rootKey) Unseal(ctx context.Context, text []byte, accept encrypt.KeyID)
 	return nil
 }
 
+// UnsealWithShare and ResetShares are a real keeper's, in share_test.go.
+func (k *rootKey) UnsealWithShare(context.Context, unseal.Share, *unseal.ShareSet, encrypt.KeyID) error {
+	panic("this test's Safe takes no shares")
+}
+
+func (k *rootKey) ResetShares(...unseal.SetID) { panic("this test's Safe takes no shares") }
+
 func (k *rootKey) Seal(context.Context) error {
 	k.cache.Seal()
 	k.mu.Lock()

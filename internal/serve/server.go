@@ -74,6 +74,7 @@ import (
 	"github.com/vsecm/kubectl-vsecm/internal/reconcile"
 	"github.com/vsecm/kubectl-vsecm/internal/rootkey"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
+	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
 
 const (
@@ -100,6 +101,13 @@ type RootKey interface {
 	// [unseal.Parse], [rootkey.ErrWrongKey], [rootkey.ErrConfirm],
 	// [rootkey.ErrUnavailable]; none quotes the text.
 	Unseal(ctx context.Context, text []byte, accept encrypt.KeyID) error
+	// UnsealWithShare takes one share of the root key, and leaves wiping it to the caller. set may be
+	// nil. Errors, beside those of Unseal: [unseal.ErrOtherSet], [unseal.ErrForged],
+	// [unseal.ErrDuplicate], [unseal.ErrDamagedSet], [rootkey.ErrSetNeeded],
+	// [rootkey.ErrTooManySets]; none quotes the share.
+	UnsealWithShare(ctx context.Context, share unseal.Share, set *unseal.ShareSet, accept encrypt.KeyID) error
+	// ResetShares drops the shares that were given, of these sets or of all.
+	ResetShares(sets ...unseal.SetID)
 	// Seal drops the root key. Where an error says that it could not be made to last
 	// ([rootkey.ErrUnavailable]), it was dropped all the same.
 	Seal(ctx context.Context) error

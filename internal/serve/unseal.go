@@ -14,23 +14,35 @@ import (
 	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
 
-// unseal answers POST /v1/unseal, whose body is the root key's text.
+// unseal answers POST /v1/unseal: a whole root key, a share of one, or a reset of the shares
+// that were given.
 func (s *Server) unseal(w http.ResponseWriter, r *http.Request, c *call) {
 	if !s.may(w, r, c, onSafe("unseal")) {
 		return
 	}
-	accept, err := acceptedKeyID(r.URL.RawQuery)
+	q, err := parseUnsealQuery(r.URL.RawQuery)
 	if err != nil {
 		s.deny(w, r, c, problem.BadRequest, err.Error())
 		return
 	}
-	if accept != "" {
-		c.object += " accept-key-id=" + string(accept)
+	answer := (*Server).unsealWithKey
+	switch {
+	case q.reset:
+		answer = (*Server).resetShares
+	case isShare(r.Header):
+		c.object += " share"
+		answer = (*Server).unsealWithShare
 	}
+	c.object += q.onRecord()
 	if !s.unseals.take(c.actor, s.now()) {
 		s.tooMany(w, r, c, "too many attempts to unseal")
 		return
 	}
+	answer(s, w, r, c, q)
+}
+
+// unsealWithKey answers POST /v1/unseal with the root key's text.
+func (s *Server) unsealWithKey(w http.ResponseWriter, r *http.Request, c *call, q unsealQuery) {
 	if !s.record(w, r, c, audit.Allowed) {
 		return
 	}
@@ -44,12 +56,25 @@ func (s *Server) unseal(w http.ResponseWriter, r *http.Request, c *call) {
 	// Who goes away does not leave it half done.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), shortTimeout)
 	defer cancel()
-	if err := s.RootKey.Unseal(ctx, text, accept); err != nil {
+	if err := s.RootKey.Unseal(ctx, text, q.accept); err != nil {
+		if errors.Is(err, unseal.ErrMalformed) && holdsShare(text) {
+			err = errors.New("this is a share of a root key, not a whole one; a share is sent as application/json")
+			s.end(w, r, c, problem.BadRequest, err.Error())
+			return
+		}
 		s.unsealFailed(w, r, c, err)
 		return
 	}
 	s.ended(r, c, audit.OK)
 	c.answerJSON(w, s.RootKey.Status())
+}
+
+// holdsShare tells whether a text that is no root key is a share, with or without a
+// mistake.
+func holdsShare(text []byte) bool {
+	share, err := unseal.ParseShare(text)
+	defer share.Wipe()
+	return !errors.Is(err, unseal.ErrNotShare) && !errors.Is(err, unseal.ErrWholeKey)
 }
 
 // unsealFailed answers why a key was not taken. The errors that it shows quote nothing of
@@ -106,21 +131,65 @@ func (s *Server) end(w http.ResponseWriter, r *http.Request, c *call, t problem.
 	c.refuse(w, t, detail)
 }
 
-// acceptedKeyID reads the query of an unseal.
-func acceptedKeyID(query string) (encrypt.KeyID, error) {
-	if query == "" {
-		return "", nil
+// An unsealQuery is what the query of an unseal asks for.
+type unsealQuery struct {
+	accept encrypt.KeyID
+	reset  bool
+	sets   []unseal.SetID // to reset; none: all
+}
+
+// onRecord is what the audit log says of it.
+func (q unsealQuery) onRecord() string {
+	switch {
+	case q.accept != "":
+		return " accept-key-id=" + string(q.accept)
+	case q.reset && len(q.sets) > 0:
+		return " shares of set " + q.sets[0].String() + " reset"
+	case q.reset:
+		return " shares reset"
 	}
-	q, err := url.ParseQuery(query)
+	return ""
+}
+
+var errUnsealQuery = errors.New("the query of an unseal is accept-key-id=ID, or reset=1, or reset=1&set=ID")
+
+func parseUnsealQuery(query string) (q unsealQuery, err error) {
+	values, err := url.ParseQuery(query)
 	if err != nil {
-		return "", errors.New("the query is malformed")
+		return q, errors.New("the query is malformed")
 	}
-	ids := q["accept-key-id"]
-	if len(q) != 1 || len(ids) != 1 {
-		return "", errors.New("the only query is accept-key-id=ID, once")
+	for name, given := range values {
+		if len(given) != 1 {
+			return q, errUnsealQuery
+		}
+		switch name {
+		case "accept-key-id":
+			q.accept, err = parseKeyID(given[0])
+		case "reset":
+			if q.reset = given[0] == "1"; !q.reset {
+				err = errUnsealQuery
+			}
+		case "set":
+			var id unseal.SetID
+			if err = id.UnmarshalText([]byte(given[0])); err != nil {
+				err = fmt.Errorf("set: %w", err)
+			}
+			q.sets = append(q.sets, id)
+		default:
+			err = errUnsealQuery
+		}
+		if err != nil {
+			return q, err
+		}
 	}
+	if len(q.sets) > 0 && !q.reset || q.reset && q.accept != "" {
+		return q, errUnsealQuery
+	}
+	return q, nil
+}
+
+func parseKeyID(id string) (encrypt.KeyID, error) {
 	const length = 32
-	id := ids[0]
 	if len(id) != length {
 		return "", fmt.Errorf("accept-key-id: a key id has %d hex digits", length)
 	}
