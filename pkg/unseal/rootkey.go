@@ -82,24 +82,48 @@ func newKey(classic bool) (*RootKey, error) {
 // as a backslash and an n. Its errors ([ErrMalformed], [ErrMismatch],
 // [ErrNone]) never quote the text.
 func Parse(text []byte) (*RootKey, error) {
-	keys, err := ParseAll(text)
+	keys, err := new(parser).all(text, true)
 	if err != nil {
 		return nil, err
-	}
-	if len(keys) != 1 {
-		return nil, fmt.Errorf("%w: %d keys, where one is expected", ErrMalformed, len(keys))
 	}
 	return keys[0], nil
 }
 
 // ParseAll reads one or more root keys, one after the other, as in
 // RETIRED_TXT.
-func ParseAll(text []byte) (keys []*RootKey, err error) {
-	erasing(func() { keys, err = parseAll(text) })
-	return keys, err
+func ParseAll(text []byte) ([]*RootKey, error) {
+	return new(parser).all(text, false)
 }
 
-func parseAll(text []byte) ([]*RootKey, error) {
+// A parser holds every key that it made, so that none is let go of unwiped.
+type parser struct{ keys []*RootKey }
+
+// all returns the keys of a text, or the one that it is to hold. With an error, what was
+// made is wiped.
+func (p *parser) all(text []byte, one bool) (keys []*RootKey, err error) {
+	erasing(func() { err = p.parse(text) })
+	if err == nil && one && len(p.keys) != 1 {
+		err = fmt.Errorf("%w: %d keys, where one is expected", ErrMalformed, len(p.keys))
+	}
+	if err != nil {
+		for _, k := range p.keys {
+			k.Wipe()
+		}
+		return nil, err
+	}
+	return p.keys, nil
+}
+
+func (p *parser) parse(text []byte) error {
+	lines, err := linesOf(text)
+	for ; err == nil && len(lines) > 0; lines = lines[3:] {
+		err = p.add(lines[0], lines[1], lines[2])
+	}
+	return err
+}
+
+// linesOf returns the lines that count, three for each key.
+func linesOf(text []byte) ([]string, error) {
 	if len(text) > MaxTextSize {
 		return nil, fmt.Errorf("%w: more than %d bytes", ErrMalformed, MaxTextSize)
 	}
@@ -120,42 +144,35 @@ func parseAll(text []byte) ([]*RootKey, error) {
 	if len(lines)%3 != 0 {
 		return nil, fmt.Errorf("%w: %d lines, where an identity, its recipient and 64 hex digits are expected", ErrMalformed, len(lines))
 	}
-	var keys []*RootKey
-	for ; len(lines) > 0; lines = lines[3:] {
-		k, err := fromLines(lines[0], lines[1], lines[2])
-		if err != nil {
-			return nil, err
-		}
-		keys = append(keys, k)
-	}
-	return keys, nil
+	return lines, nil
 }
 
-func fromLines(secret, recipient, state string) (*RootKey, error) {
+func (p *parser) add(secret, recipient, state string) error {
 	k, err := fromIdentity(secret)
 	if err != nil {
-		return nil, err
+		return err
 	}
+	p.keys = append(p.keys, k)
 	if _, err := encrypt.ParseRecipient(recipient); err != nil {
-		return nil, fmt.Errorf("%w: its second line is no age recipient (age1…)", ErrMalformed)
+		return fmt.Errorf("%w: its second line is no age recipient (age1…)", ErrMalformed)
 	}
 	if recipient != k.recipient.String() {
-		return nil, ErrMismatch
+		return ErrMismatch
 	}
 	raw, err := hex.DecodeString(state)
+	defer clear(raw)
 	if err != nil || len(raw) != stateKeySize {
-		return nil, fmt.Errorf("%w: its third line is not 64 hex digits", ErrMalformed)
+		return fmt.Errorf("%w: its third line is not 64 hex digits", ErrMalformed)
 	}
 	copy(k.private().state[:], raw)
-	clear(raw)
-	return k, nil
+	return nil
 }
 
 // fromIdentity returns a key without its state. age's parsers may quote a part
 // of what they were given, so their errors are dropped.
 func fromIdentity(secret string) (*RootKey, error) {
 	var (
-		held      = &private{secret: []byte(secret)}
+		held      = new(private)
 		k         = &RootKey{private: func() *private { return held }}
 		recipient string
 	)
@@ -180,6 +197,7 @@ func fromIdentity(secret string) (*RootKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("deriving the recipient of a root key: %w", err)
 	}
+	held.secret = []byte(secret) // not before: a damaged one would be let go of unwiped
 	return k, nil
 }
 

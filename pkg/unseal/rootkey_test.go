@@ -108,6 +108,34 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
+func TestWhatIsParsedInVainIsWiped(t *testing.T) {
+	good := vsecmIdentity + "\n" + vsecmRecipient + "\n" + vsecmState + "\n"
+	other := generate(t, true)
+	for name, tt := range map[string]struct {
+		text string
+		one  bool
+		made int
+	}{
+		"two keys, where one is expected": {good + string(other.Text()), true, 2},
+		"half a second key":               {good + "nonsense\nnonsense\nnonsense\n", false, 1},
+		"no recipient":                    {good + vsecmIdentity + "\nnonsense\n" + vsecmState, false, 2},
+		"another key's recipient":         {vsecmIdentity + "\n" + other.Recipient().String() + "\n" + vsecmState, true, 1},
+		"no state":                        {vsecmIdentity + "\n" + vsecmRecipient + "\n" + vsecmState[2:], true, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var p parser
+			if keys, err := p.all([]byte(tt.text), tt.one); err == nil || keys != nil || len(p.keys) != tt.made {
+				t.Fatalf("%d keys were made, error %v", len(p.keys), err)
+			}
+			for _, k := range p.keys {
+				if held := k.private(); len(bytes.Trim(held.secret, "\x00")) > 0 || held.state != [stateKeySize]byte{} || held.identity != (wiped{}) {
+					t.Error("a key that was parsed in vain still holds something")
+				}
+			}
+		})
+	}
+}
+
 func TestParseAllReadsRetiredKeys(t *testing.T) {
 	a, b := generate(t, false), generate(t, true)
 	keys, err := ParseAll([]byte(string(a.Text()) + "\n" + string(b.Text())))
