@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -87,17 +88,40 @@ func sealed(pod *corev1.Pod) bool {
 // probe asks a port of a pod, as kubelet does, and returns the answer's status,
 // or 0.
 func probe(pod *corev1.Pod, port int) int {
-	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	response, err := client.Get(fmt.Sprintf("http://%s:%d/", pod.Status.PodIP, port))
-	if err != nil {
-		return 0
-	}
-	defer response.Body.Close()
-	_, _ = io.Copy(io.Discard, response.Body)
-	return response.StatusCode
+	code, _ := ask(pod, port, "/")
+	return code
 }
 
-// restarts fails the test if a container of Safe was ever restarted.
+// ask asks a port of a pod over HTTP, and returns the answer and its status, 0
+// where there is none.
+func ask(pod *corev1.Pod, port int, path string) (int, string) {
+	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Get(fmt.Sprintf("http://%s:%d%s", pod.Status.PodIP, port, path))
+	if err != nil {
+		return 0, ""
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return 0, ""
+	}
+	return response.StatusCode, string(body)
+}
+
+// hold waits until every replica holds n objects.
+func hold(t *testing.T, n int) {
+	t.Helper()
+	for _, pod := range pods(t) {
+		until(t, pod.Name+" holds the objects", func() error {
+			if _, metrics := ask(&pod, 9090, "/metrics"); !strings.Contains(metrics, fmt.Sprintf("\nvsecm_objects %d\n", n)) {
+				return errors.New("it does not")
+			}
+			return nil
+		})
+	}
+}
+
+// noRestarts fails the test if a container of Safe was ever restarted.
 func noRestarts(t *testing.T) {
 	t.Helper()
 	for _, pod := range pods(t) {

@@ -93,6 +93,7 @@ func TestWorkloadsFetchByTheirIdentity(t *testing.T) {
 	namespace(t, "shop")
 	secret(t, "shop", "db", "password", "correct horse")
 	secret(t, "shop", "mail", "token", "battery staple")
+	hold(t, 2)
 
 	start(t, "db-0", "db")
 	log := ended(t, "db-0", 0)
@@ -113,6 +114,8 @@ func TestWorkloadsWaitWhileSafeIsSealed(t *testing.T) {
 	key := rootKey(t)
 	await(t, 2, "are sealed", sealed)
 	namespace(t, "shop")
+	secret(t, "shop", "db", "password", "correct horse", "--recipient", strings.TrimSpace(plugin(t, "recipient", "--root-key", key)))
+	hold(t, 1)
 
 	start(t, "db-0", "db")
 	if log := ended(t, "db-0", 2); !strings.Contains(log, "sealed") {
@@ -120,7 +123,6 @@ func TestWorkloadsWaitWhileSafeIsSealed(t *testing.T) {
 	}
 	unseal(t, cluster.Kubeconfig(), key)
 	await(t, 2, "are ready", ready)
-	secret(t, "shop", "db", "password", "correct horse")
 	// Kubelet starts the pod again, later each time.
 	until(t, "the workload has its secret", func() error {
 		c, err := container(t, "db-0")
