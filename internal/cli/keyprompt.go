@@ -14,9 +14,10 @@ import (
 // errInterrupted says that Ctrl-C was typed where the terminal makes no signal of it.
 var errInterrupted = errors.New("interrupted")
 
-// askRootKey asks for a root key, without echo. It takes what is pasted: its three lines, or
-// one with \n spelled out. It ends after the third line, or at an empty one after another; the text
-// is the caller's to wipe.
+// askRootKey asks for a root key or a share of one, without echo. It takes what is pasted: the key's
+// three lines, or one with \n spelled out; the share, in as many lines as it was written down in.
+// It ends where the key or the share does, or at an empty line after another; the
+// text is the caller's to wipe.
 func (t *terminal) askRootKey(prompt string) ([]byte, error) {
 	return t.hidden(prompt, func() ([]byte, error) {
 		// Between two lines the echo must stay off, and a line may be longer than
@@ -38,6 +39,9 @@ const (
 	del       = 0x7f
 )
 
+// shareCharacters is how long a share is (docs/formats.md).
+const shareCharacters = 98
+
 // readKeyLines reads what is typed on a terminal in raw mode.
 func readKeyLines(in io.Reader, note func(string)) ([]byte, error) {
 	// Of the size that it may have: nothing of it is left behind where it grows.
@@ -58,8 +62,12 @@ func readKeyLines(in io.Reader, note func(string)) ([]byte, error) {
 			case b == '\r' || b == '\n' || b == ctrlD:
 				empty := len(bytes.TrimSpace(text[line:])) == 0
 				lines := countKeyLines(text)
-				if lines >= 3 || empty && lines > 0 || b == ctrlD {
+				share, missing := lacksOfShare(text)
+				switch {
+				case b == ctrlD, empty && lines > 0, share && missing <= 0, !share && lines >= 3:
 					return text, nil
+				case share:
+					note(fmt.Sprintf("%d characters to go, or an empty line to end: ", missing))
 				}
 				if empty && lines == 0 {
 					note("paste the root key, then press Enter; Ctrl-C leaves: ")
@@ -90,6 +98,25 @@ func readKeyLines(in io.Reader, note func(string)) ([]byte, error) {
 			return nil, err
 		}
 	}
+}
+
+// lacksOfShare tells whether a text begins as a share does, and how many characters it lacks of
+// one's length.
+func lacksOfShare(text []byte) (share bool, missing int) {
+	const begins = "vsecm-share1"
+	n := 0
+	share = true
+	for _, c := range text {
+		if c == ' ' || c == '\t' || c == '\r' || c == '\n' {
+			continue
+		}
+		if n < len(begins) && c|0x20 != begins[n] {
+			share = false
+		}
+		n++
+	}
+	// With a mistake at its beginning, too, it is nothing else.
+	return share && n >= len(begins) || n == shareCharacters && !bytes.Contains(text, []byte("AGE-")), shareCharacters - n
 }
 
 // countKeyLines counts a root key's lines as [unseal.Parse] does.

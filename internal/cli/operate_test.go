@@ -247,11 +247,13 @@ func TestARootKeyThatIsOfNoUseIsNotSent(t *testing.T) {
 			}
 		})
 	}
-	if a.seal.attempts != 0 || w.tokensOf("quinn") != 0 {
-		t.Errorf("%d attempts, %d tokens", a.seal.attempts, w.tokensOf("quinn"))
+	if a.seal.attempts.Load() != 0 || w.tokensOf("quinn") != 0 {
+		t.Errorf("%d attempts, %d tokens", a.seal.attempts.Load(), w.tokensOf("quinn"))
 	}
 	// Where the record is lost, Safe cannot tell, and the operator has to.
-	a.seal.lost = true
+	a = startSafe(t, cp, "safe-a", key, safeKind{memory: true})
+	w.publish(key, a)
+	t.Setenv(safeVariable, a.address)
 	code, _, stderr := w.vsecm(operator, string(key.Text()), "unseal")
 	if code != exitError || !strings.Contains(stderr, "--accept-key-id "+string(key.KeyID())) {
 		t.Errorf("without a record: exit code %d: %s", code, stderr)

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,83 +36,74 @@ import (
 	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
 
-// A realSafe is Safe's listeners as they are, with objects in a directory and a root key that
-// is kept nowhere.
+// A realSafe is Safe's listeners and its seal as they are, with objects in a directory.
 type realSafe struct {
 	name    string
 	key     *unseal.RootKey
-	seal    *keptNowhere
+	seal    *countedSeal
+	cache   *cache.Cache
 	store   *store.Dir
 	pin     string
 	address string // https://…
 	socket  string // unix://…
+	keyFile string // where the root key is kept, if not in memory alone
 	audit   *syncBuffer
+	log     *syncBuffer
+	now     *testClock
 }
 
-// keptNowhere is the seal of a Safe in memory mode.
-type keptNowhere struct {
-	key   *unseal.RootKey
-	cache *cache.Cache
-
-	mu       sync.Mutex
-	lost     bool // the record of the recipient
-	attempts int
+// A countedSeal counts how often Safe was given a whole key.
+type countedSeal struct {
+	*rootkey.Keeper
+	attempts atomic.Int64
 }
 
-func (k *keptNowhere) Status() rootkey.Status {
-	st := rootkey.Status{State: rootkey.Unsealed, Input: "manual", Store: "memory", KeyID: k.key.KeyID(), Progress: rootkey.Progress{Given: 1, Needed: 1}}
-	if k.cache.Sealed() {
-		st.State, st.Reason, st.Progress.Given = rootkey.Sealed, "the root key is to be given by an operator", 0
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.lost {
-		st.KeyID = ""
-	}
-	return st
+func (k *countedSeal) Unseal(ctx context.Context, text []byte, accept encrypt.KeyID) error {
+	k.attempts.Add(1)
+	return k.Keeper.Unseal(ctx, text, accept)
 }
 
-func (k *keptNowhere) Recipient() (encrypt.Recipient, bool) { return k.key.Recipient(), true }
+// A testClock is one that runs ahead as tests want it to.
+type testClock struct{ ahead atomic.Int64 }
 
-func (k *keptNowhere) Unseal(_ context.Context, text []byte, accept encrypt.KeyID) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.attempts++
-	given, err := unseal.Parse(text)
-	switch {
-	case err != nil:
-		return err
-	case k.lost && accept != given.KeyID():
-		return rootkey.ErrConfirm
-	case given.KeyID() != k.key.KeyID():
-		return rootkey.ErrWrongKey
-	}
-	k.cache.Unseal()
-	return nil
-}
+func (c *testClock) now() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) }
 
-func (k *keptNowhere) Seal(context.Context) error {
-	k.cache.Seal()
-	return nil
-}
-
-// newRealSafe starts a Safe, sealed. cp may be nil: then it has only a socket.
+// newRealSafe starts a Safe in memory mode, sealed, which has this root key on record. cp may be
+// nil: then it has only a socket.
 func newRealSafe(t *testing.T, cp *controlplane.ControlPlane, name string, key *unseal.RootKey) *realSafe {
+	t.Helper()
+	return startSafe(t, cp, name, key, safeKind{memory: true, record: true})
+}
+
+// A safeKind is how a Safe is installed: whether it keeps the root key in memory alone, and
+// whether it knows which one is its own.
+type safeKind struct{ memory, record bool }
+
+func startSafe(t *testing.T, cp *controlplane.ControlPlane, name string, key *unseal.RootKey, kind safeKind) *realSafe {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "safe") // of a short name: it holds a socket
 	check(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	s := &realSafe{name: name, key: key, audit: &syncBuffer{}, socket: "unix://" + filepath.Join(dir, "operator")}
+	s := &realSafe{
+		name: name, key: key, audit: &syncBuffer{}, log: &syncBuffer{}, now: &testClock{},
+		socket: "unix://" + filepath.Join(dir, "operator"), keyFile: filepath.Join(dir, "root-key.txt"),
+	}
+	if kind.record {
+		check(t, os.WriteFile(filepath.Join(dir, "recipient.txt"), []byte(key.Recipient().String()+"\n"), 0o600))
+	}
 	s.store, err = store.OpenDir(filepath.Join(dir, "data"))
 	check(t, err)
 	t.Cleanup(func() { check(t, s.store.Close()) })
 	registry := prometheus.NewRegistry()
-	log := slog.New(slog.NewTextHandler(&syncBuffer{}, nil))
-	ring, err := unseal.NewKeyring(key)
-	check(t, err)
-	secrets := cache.New(ring, registry, log)
-	secrets.Seal()
-	s.seal = &keptNowhere{key: key, cache: secrets}
+	log := slog.New(slog.NewTextHandler(s.log, nil))
+	gate := unseal.NewGate()
+	s.cache = cache.New(gate, registry, log)
+	s.seal = &countedSeal{Keeper: rootkey.New(rootkey.Config{
+		Place: rootkey.NewDirPlace(s.keyFile, dir), Manual: true, Memory: kind.memory, Gate: gate, Holder: s.cache, Log: log, Now: s.now.now,
+		Objects: func(context.Context) ([]*v1alpha1.EncryptedSecret, error) {
+			return []*v1alpha1.EncryptedSecret{sealedTo(t, key)}, nil
+		},
+	})}
 	auditLog, err := audit.New(s.audit, registry)
 	check(t, err)
 	t.Cleanup(func() { check(t, auditLog.Close(context.Background())) })
@@ -119,7 +111,7 @@ func newRealSafe(t *testing.T, cp *controlplane.ControlPlane, name string, key *
 	check(t, err)
 	s.pin = pinOf(certificate.Leaf.Raw)
 	config := serve.Config{
-		Certificate: certificate, Cache: secrets, RootKey: s.seal, Audit: auditLog, Log: log, Metrics: registry,
+		Certificate: certificate, Cache: s.cache, RootKey: s.seal, Audit: auditLog, Log: log, Metrics: registry,
 		Status: func() serve.Status { return serve.Status{Version: "v1.2.3", Replica: name} },
 		Sync:   func(context.Context, reconcile.Override) error { return nil },
 	}
@@ -138,7 +130,8 @@ func newRealSafe(t *testing.T, cp *controlplane.ControlPlane, name string, key *
 	check(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	running.Go(func() { _ = secrets.Run(ctx, s.store) })
+	running.Go(func() { _ = s.seal.Run(ctx) })
+	running.Go(func() { _ = s.cache.Run(ctx, s.store) })
 	running.Go(func() {
 		if err := server.Run(ctx, listeners); err != nil {
 			t.Error(err)
@@ -148,11 +141,22 @@ func newRealSafe(t *testing.T, cp *controlplane.ControlPlane, name string, key *
 		cancel()
 		running.Wait()
 	})
-	waitFor(t, "Safe to fill its cache", secrets.Synced)
+	<-s.seal.Looked()
+	waitFor(t, "Safe to fill its cache", s.cache.Synced)
 	return s
 }
 
-func (s *realSafe) sealed() bool { return s.seal.cache.Sealed() }
+func (s *realSafe) sealed() bool { return s.seal.Status().State != rootkey.Unsealed }
+
+// sealedTo is an object that needs a key.
+func sealedTo(t *testing.T, key *unseal.RootKey) *v1alpha1.EncryptedSecret {
+	o := &v1alpha1.EncryptedSecret{Spec: v1alpha1.EncryptedSecretSpec{EncryptedData: map[string]string{}}}
+	o.APIVersion, o.Kind, o.Namespace, o.Name = v1alpha1.APIVersion, v1alpha1.KindEncryptedSecret, "shop", "needs"
+	sealed, err := encrypt.Seal([]byte("value"), encrypt.BindingOf(o, "key"), []encrypt.Recipient{key.Recipient()}, time.Now())
+	check(t, err)
+	o.Spec.EncryptedData["key"] = sealed
+	return o
+}
 
 // apply seals a value and stores it.
 func (s *realSafe) apply(t *testing.T, namespace, name, key, value string) {
@@ -164,7 +168,7 @@ func (s *realSafe) apply(t *testing.T, namespace, name, key, value string) {
 	o.Spec.EncryptedData[key] = sealed
 	_, err = s.store.Apply(t.Context(), "test", o)
 	check(t, err)
-	waitFor(t, "Safe to see the object", func() bool { return s.seal.cache.Objects() > 0 })
+	waitFor(t, "Safe to see the object", func() bool { return s.cache.Objects() > 0 })
 }
 
 // pinOf is how a certificate is published.

@@ -32,7 +32,7 @@ import (
 const (
 	exitOK          = 0
 	exitError       = 1
-	exitSealed      = 2   // of 'status' alone
+	exitSealed      = 2   // of 'status' and 'unseal'
 	exitInterrupted = 130 // as shells have it: 128 and the number of the signal
 	exitTerminated  = 143
 )
@@ -52,6 +52,10 @@ func Main(ctx context.Context, args []string, streams genericiooptions.IOStreams
 	}
 	if errors.Is(err, errSealed) {
 		fmt.Fprintln(streams.ErrOut, "note: sealed; 'kubectl vsecm unseal' gives it the root key")
+		return exitSealed
+	}
+	if errors.Is(err, errMoreShares) {
+		fmt.Fprintln(streams.ErrOut, "note: the share counts; the next holder's is needed")
 		return exitSealed
 	}
 	report(streams.ErrOut, err)

@@ -39,6 +39,7 @@ type status struct {
 	KeyID      string         `json:"keyID"`
 	Reason     string         `json:"reason"`
 	Progress   progress       `json:"progress"`
+	Ceremonies []progress     `json:"ceremonies"`
 	Synced     bool           `json:"synced"`
 	Unreadable []string       `json:"unreadable"`
 	SVID       *statusSVID    `json:"svid"`
@@ -93,9 +94,9 @@ func newStatus(streams genericiooptions.IOStreams, conn *connection) *cobra.Comm
 		Use:   "status [flags]",
 		Short: "Show how Safe and its git sources fare",
 		Long: `Show how each replica of Safe fares: whether it is sealed, which root key it has
-or needs, and until when its SVID is valid; and how its git sources fare: the
-revision that was applied, and what keeps manifests from being delivered, with
-file, line and field.
+or needs, how many shares of it were given, and until when its SVID is valid;
+and how its git sources fare: the revision that was applied, and what keeps
+manifests from being delivered, with file, line and field.
 
 Exit codes: 0 all is well, 1 faults or another error, 2 a replica is sealed.`,
 		Example: `  kubectl vsecm status
@@ -242,6 +243,9 @@ func (o statusOptions) print(replicas []status) error {
 	}
 	printReasons(o.streams.Out, replicas)
 	for _, st := range replicas {
+		st.printCeremonies(o.streams.Out)
+	}
+	for _, st := range replicas {
 		st.printTroubles(o.streams.Out)
 	}
 	return o.printSources(replicas)
@@ -272,6 +276,14 @@ func printReasons(w io.Writer, replicas []status) {
 	}
 	for _, reason := range reasons {
 		fmt.Fprintf(w, "\n%s: %s\n", strings.Join(names[reason], ", "), visible(reason))
+	}
+}
+
+// printCeremonies says which shares of the root key were given. Two sets at once are a mistake
+// that somebody has to see.
+func (st status) printCeremonies(w io.Writer) {
+	for _, p := range ceremonies(st.Progress, st.Ceremonies) {
+		fmt.Fprintf(w, "\n%s: set %s: %s\n", visible(st.Replica), visible(p.Set), p)
 	}
 }
 

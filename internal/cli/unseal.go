@@ -1,39 +1,24 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
 	"time"
 
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
-	"github.com/vsecm/kubectl-vsecm/internal/problem"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
 
 const unsealTimeout = time.Minute
 
-// unsealed is the state in which Safe serves.
-const unsealed = "unsealed"
-
-// A sealStatus is what Safe tells anyone.
-type sealStatus struct {
-	State    string        `json:"state"`
-	KeyID    encrypt.KeyID `json:"keyID"`
-	Reason   string        `json:"reason"`
-	Progress progress      `json:"progress"`
-}
-
-type progress struct {
-	Given  int `json:"given"`
-	Needed int `json:"needed"`
-}
+// errMoreShares says that a share was taken, and that there are not enough yet.
+var errMoreShares = errors.New("more shares are needed")
 
 type unsealOptions struct {
 	streams    genericiooptions.IOStreams
@@ -41,53 +26,78 @@ type unsealOptions struct {
 	file       string
 	identities []string
 	accept     string
+	shares     string
+	reset      bool
 }
 
 func newUnseal(streams genericiooptions.IOStreams, conn *connection) *cobra.Command {
 	o := unsealOptions{streams: streams, safe: safeFlag{conn: conn}}
 	cmd := &cobra.Command{
-		Use:   "unseal [--file FILE] [-i IDENTITY] [flags]",
-		Short: "Give a sealed Safe its root key",
-		Long: `Give every sealed replica of Safe its root key, in one go.
+		Use:   "unseal [--file FILE] [-i IDENTITY] [--shares FILE] [flags]",
+		Short: "Give a sealed Safe its root key, or a share of it",
+		Long: `Give every sealed replica of Safe its root key, or a share of it, in one go.
 
-The key is asked for at a hidden prompt: paste its three lines, or the one line
-with \n in it that VMware Secrets Manager shows. Or it comes from standard
-input, or from --file, which may be an age file: then its passphrase is asked
-for, or it is opened with an identity from -i, age's plugins included. It is
-never part of the command line.
+It is asked for at a hidden prompt: paste the key's three lines, or the one line
+with \n in it that VMware Secrets Manager shows; or paste or type the share,
+blanks and all. Or it comes from standard input, or from --file, which may be an
+age file: then its passphrase is asked for, or it is opened with an identity
+from -i, age's plugins included. It is never part of the command line.
+
+Shares are given one at a time, by different people, from wherever they are,
+until there are enough. The first of them needs the set's public file: --shares,
+or vsecm-shares.yaml in the working directory. A share with a typo, of another
+set, or forged is named at once, is not sent, and costs nobody their progress.
+Shares lapse 15 minutes after the last good one; --reset drops them at once,
+with --shares those of that set only.
 
 Each replica must first show, in TLS, a key that this cluster's Safe has
 published. A root key that it has no use for is not sent to it.
 
-Exit codes: 0 all replicas are unsealed, 1 one is not, or another error,
+Exit codes: 0 all replicas are unsealed, or have dropped the shares; 1 one is
+not, or another error; 2 the share is taken, and more are needed;
 130 interrupted.`,
-		Example: `  # Paste the key at the prompt
+		Example: `  # Paste the key, or type a share, at the prompt
   kubectl vsecm unseal
 
   # From a password manager
   pass show vsecm/root-key | kubectl vsecm unseal
 
   # A key that is kept as an age file, opened with a hardware token
-  kubectl vsecm unseal --file root-key.age -i yubikey-identity.txt`,
+  kubectl vsecm unseal --file root-key.age -i yubikey-identity.txt
+
+  # The first of several holders, and those who follow
+  kubectl vsecm unseal --shares vsecm-shares.yaml \
+    --file alice.share.age -i alice.txt
+  kubectl vsecm unseal --file bob.share.age -i bob.txt`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				// It may be the key.
-				return withHint(errors.New("unseal takes no arguments"), "the root key comes from the prompt, standard input or --file, never from the command line")
+				return withHint(errors.New("unseal takes no arguments"), "the root key, or a share, comes from the prompt, standard input or --file, never from the command line")
 			}
 			return nil
 		},
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
 	}
-	cmd.Flags().StringVarP(&o.file, "file", "f", "", "Take the root key from this `FILE`, or - for standard input")
+	cmd.Flags().StringVarP(&o.file, "file", "f", "", "Take the root key, or a share, from this `FILE`, or - for standard input")
 	cmd.Flags().StringArrayVarP(&o.identities, "identity", "i", nil, "Open an age file with the identities in this `FILE`. May be repeated")
 	cmd.Flags().StringVar(&o.accept, "accept-key-id", "", "Where Safe has lost the record of its key, take the one with this key `ID`")
+	cmd.Flags().StringVar(&o.shares, "shares", "", "The shares' public `FILE` (default vsecm-shares.yaml in this folder, if it is there)")
+	cmd.Flags().BoolVar(&o.reset, "reset", false, "Drop the shares that were given so far")
 	_ = cmd.RegisterFlagCompletionFunc("accept-key-id", cobra.NoFileCompletions)
 	o.safe.addTo(cmd)
 	return cmd
 }
 
 func (o unsealOptions) run(ctx context.Context) error {
+	if o.reset && (o.file != "" || len(o.identities) > 0 || o.accept != "") {
+		return errors.New("--reset drops what was given, and takes nothing: it excludes --file, -i and --accept-key-id")
+	}
+	var public *shareSetFile
+	var publicErr error
+	if public, publicErr = readShareSet(o.shares); publicErr != nil && public.named {
+		return publicErr
+	}
 	finding, cancel, err := o.safe.conn.within(ctx, unsealTimeout)
 	if err != nil {
 		return err
@@ -98,30 +108,32 @@ func (o unsealOptions) run(ctx context.Context) error {
 		return err
 	}
 	defer all.close()
+	if o.reset {
+		return o.drop(finding, all, public)
+	}
 
 	// First who needs which key: nobody is to look for one that is of no use.
 	states := make([]sealStatus, len(all.replicas))
-	errs := all.each(func(i int, r *replica) error {
-		text, err := r.ask(finding, http.MethodGet, "/v1/seal-status")
-		if err != nil {
-			return err
-		}
-		return decode(r, text, &states[i])
+	errs := all.each(func(i int, r *replica) (err error) {
+		states[i], err = r.sealStatus(finding)
+		return err
 	})
-	var needed encrypt.KeyID
-	waiting := 0
-	for i := range states {
-		if errs[i] == nil && states[i].State != unsealed {
-			waiting++
-			needed = states[i].KeyID
-		}
+	given, err := o.take(all, states, errs)
+	if err != nil {
+		return errors.Join(append(errs, err)...)
 	}
-	var key *unseal.RootKey
-	if waiting > 0 {
-		if key, err = o.key(needed); err != nil {
+	defer given.wipe()
+	if given.share != nil {
+		if publicErr != nil {
+			return errors.Join(append(errs, publicErr)...)
+		}
+		if err := public.check(*given.share, states); err != nil {
 			return errors.Join(append(errs, err)...)
 		}
-		defer key.Wipe()
+		given.set = public.set
+	}
+	if err := o.accepts(given); err != nil {
+		return err
 	}
 
 	sending, cancel, err := o.safe.conn.within(ctx, unsealTimeout)
@@ -129,60 +141,71 @@ func (o unsealOptions) run(ctx context.Context) error {
 		return err
 	}
 	defer cancel()
-	results := make([]string, len(all.replicas))
-	more := all.each(func(i int, r *replica) (err error) {
-		switch {
-		case errs[i] != nil:
-		case states[i].State == unsealed:
-			results[i] = "unsealed already"
-		default:
-			results[i], err = o.give(sending, r, states[i], key)
-		}
-		return err
-	})
-	for i, r := range all.replicas {
-		if results[i] != "" {
-			fmt.Fprintf(o.streams.Out, "%s: %s\n", visible(r.name), visible(results[i]))
-		}
-	}
-	return errors.Join(append(errs, more...)...)
+	return o.give(sending, all, states, errs, given)
 }
 
-// key reads the root key.
-func (o unsealOptions) key(needed encrypt.KeyID) (*unseal.RootKey, error) {
-	text, name, err := o.keyText(needed)
+// A gift is what somebody gives to unseal with: a root key, a share, or, where none is needed,
+// nothing.
+type gift struct {
+	key   *unseal.RootKey
+	share *unseal.Share
+	set   *unseal.ShareSet // of the share, where it is at hand
+}
+
+func (g gift) wipe() {
+	if g.key != nil {
+		g.key.Wipe()
+	}
+	if g.share != nil {
+		g.share.Wipe()
+	}
+}
+
+// take reads what is given. Nobody is asked for what no replica needs; what is given unasked is
+// read all the same, and put to use.
+func (o unsealOptions) take(all *safes, states []sealStatus, errs []error) (gift, error) {
+	var needed encrypt.KeyID
+	waiting := false
+	for i, st := range states {
+		if errs[i] == nil && st.State != unsealed {
+			waiting = true
+			needed = st.KeyID
+		}
+	}
+	if !waiting && o.file == "" && terminalOf(o.streams) != nil {
+		return gift{}, nil
+	}
+	if o.file == "" && terminalOf(o.streams) != nil {
+		o.tellProgress(all, states)
+	}
+	text, name, err := o.text(needed)
 	if err != nil {
-		return nil, err
+		return gift{}, err
 	}
 	defer func() { clear(text) }()
+	if !waiting && o.file == "" && len(bytes.TrimSpace(text)) == 0 {
+		return gift{}, nil
+	}
 	if isAgeFile(text) {
 		plain, err := ageOpener{o.streams, o.identities}.open(name, text, unseal.MaxTextSize)
 		if err != nil {
-			return nil, err
+			return gift{}, err
 		}
 		text = plain
 	} else if len(o.identities) > 0 {
-		return nil, fmt.Errorf("-i is for an age file, and %s is none", name)
+		return gift{}, fmt.Errorf("-i is for an age file, and %s is none", name)
 	}
-	key, err := unseal.Parse(text)
-	if err != nil {
-		return nil, withHint(fmt.Errorf("%s: %w", name, err), "a root key is three lines: AGE-SECRET-KEY-…, age1…, 64 hex digits")
-	}
-	if o.accept != "" && o.accept != string(key.KeyID()) {
-		key.Wipe()
-		return nil, fmt.Errorf("--accept-key-id: the key given is %s", key.KeyID())
-	}
-	return key, nil
+	return parseGift(text, name)
 }
 
-func (o unsealOptions) keyText(needed encrypt.KeyID) (text []byte, name string, err error) {
+func (o unsealOptions) text(needed encrypt.KeyID) (text []byte, name string, err error) {
 	if o.file == "" || o.file == "-" {
 		if t := terminalOf(o.streams); t != nil {
 			which := "root key"
 			if needed != "" {
 				which += " " + string(needed)
 			}
-			text, err = t.askRootKey(which + " (hidden; paste it, then Enter): ")
+			text, err = t.askRootKey(which + ", or a share of it (hidden; paste it, then Enter): ")
 			return text, "what was typed", err
 		}
 		text, err = readBounded(o.streams, "-", unseal.MaxTextSize)
@@ -192,34 +215,52 @@ func (o unsealOptions) keyText(needed encrypt.KeyID) (text []byte, name string, 
 	return text, o.file, err
 }
 
-// give hands the key to one replica.
-func (o unsealOptions) give(ctx context.Context, r *replica, st sealStatus, key *unseal.RootKey) (string, error) {
-	if st.KeyID != "" && st.KeyID != key.KeyID() {
-		// It may be the key of another cluster, which this one is not to see.
-		return "", withHint(fmt.Errorf("%s: it needs root key %s; the one given is %s, and was not sent", r.name, st.KeyID, key.KeyID()),
-			"is this the right cluster? See --context")
+func parseGift(text []byte, name string) (gift, error) {
+	share, err := unseal.ParseShare(text)
+	switch {
+	case err == nil:
+		return gift{share: &share}, nil
+	case !errors.Is(err, unseal.ErrNotShare) && !errors.Is(err, unseal.ErrWholeKey):
+		return gift{}, withHint(fmt.Errorf("%s: %w", name, err), "nothing was sent, and the shares of others still count: try again")
 	}
-	target := "/v1/unseal"
-	if o.accept != "" {
-		target += "?" + url.Values{"accept-key-id": {o.accept}}.Encode()
+	if _, err := unseal.ParseShareSet(text); err == nil {
+		return gift{}, withHint(fmt.Errorf("%s: this is the public file of the shares, and not a share", name), "name it with --shares, and give the share at the prompt or with --file")
 	}
-	body := key.Text()
-	defer clear(body)
-	text, err := r.act(ctx, http.MethodPost, target, body, "text/plain; charset=utf-8")
-	if refusedAs(err) == problem.KeyIDNeeded {
-		return "", withHint(err, "if it is the right one, say --accept-key-id %s", key.KeyID())
-	}
+	key, err := unseal.Parse(text)
 	if err != nil {
-		return "", err
+		return gift{}, withHint(fmt.Errorf("%s: %w", name, err), "a root key is three lines: AGE-SECRET-KEY-…, age1…, 64 hex digits; a share is one: vsecm-share1…")
 	}
-	var now sealStatus
-	if err := decode(r, text, &now); err != nil {
-		return "", err
+	return gift{key: key}, nil
+}
+
+// accepts tells whether what was given agrees with --accept-key-id.
+func (o unsealOptions) accepts(given gift) error {
+	if id := given.keyID(); o.accept != "" && id != "" && string(id) != o.accept {
+		return fmt.Errorf("--accept-key-id: the key given is %s", id)
 	}
-	if now.State != unsealed {
-		return "", fmt.Errorf("%s: it is %s still: %s", r.name, now.State, now.Reason)
+	return nil
+}
+
+// keyID returns that of the key that was given, or that the shares open; "" where it is not known.
+func (g gift) keyID() encrypt.KeyID {
+	switch {
+	case g.key != nil:
+		return g.key.KeyID()
+	case g.set != nil:
+		return g.set.Recipient().KeyID()
 	}
-	return fmt.Sprintf("unsealed with key %s", key.KeyID()), nil
+	return ""
+}
+
+// tellProgress says what others have given already.
+func (o unsealOptions) tellProgress(all *safes, states []sealStatus) {
+	for i, st := range states {
+		for _, p := range ceremonies(st.Progress, st.Ceremonies) {
+			if p.Given+len(p.Lapsed) > 0 {
+				fmt.Fprintf(o.streams.ErrOut, "note: %s has %s\n", visible(all.replicas[i].name), p)
+			}
+		}
+	}
 }
 
 func decode(r *replica, text []byte, into any) error {

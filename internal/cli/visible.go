@@ -8,15 +8,19 @@ import (
 	"unicode/utf8"
 )
 
-// privateKey is an age identity, as it might be given where a file's name or a
-// recipient belongs.
-var privateKey = regexp.MustCompile(`(?i)AGE-(SECRET-KEY|PLUGIN)-[0-9A-Z-]*`)
+// privateKey is an age identity, and rootKeyShare a share of the root key, as they might be given
+// where a file's name or a recipient belongs.
+var (
+	privateKey   = regexp.MustCompile(`(?i)AGE-(SECRET-KEY|PLUGIN)-[0-9A-Z-]*`)
+	rootKeyShare = regexp.MustCompile(`(?i)vsecm-share1[0-9a-z]{8,}`)
+)
 
 // visible makes a message safe to show. Names of files and what parsers quote may come
 // from people whom the reader does not trust: no control character of theirs
-// reaches the terminal. A private key that went astray is left out.
+// reaches the terminal. A private key or a share that went astray is left out.
 func visible(message string) string {
 	message = privateKey.ReplaceAllString(message, "(a private key)")
+	message = rootKeyShare.ReplaceAllString(message, "(a share)")
 	var s strings.Builder
 	for len(message) > 0 {
 		r, n := utf8.DecodeRuneInString(message)

@@ -1,0 +1,96 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/duration"
+
+	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
+)
+
+// unsealed is the state in which Safe serves.
+const unsealed = "unsealed"
+
+// inMemory is the store of a Safe whose replicas are unsealed each for itself.
+const inMemory = "memory"
+
+// A sealStatus is what Safe tells anyone.
+type sealStatus struct {
+	State      string        `json:"state"`
+	Store      string        `json:"store"`
+	KeyID      encrypt.KeyID `json:"keyID"`
+	Reason     string        `json:"reason"`
+	Progress   progress      `json:"progress"`
+	Ceremonies []progress    `json:"ceremonies"`
+}
+
+// sealStatus asks a replica.
+func (r *replica) sealStatus(ctx context.Context) (st sealStatus, err error) {
+	text, err := r.ask(ctx, http.MethodGet, "/v1/seal-status")
+	if err != nil {
+		return st, err
+	}
+	return st, decode(r, text, &st)
+}
+
+// A progress is how much was given of what unseals: of a key, or of its shares.
+type progress struct {
+	Given  int `json:"given"`
+	Needed int `json:"needed"`
+
+	// Of shares alone.
+	Set     string    `json:"set"`
+	Indices []int     `json:"indices"`
+	Lapsed  []int     `json:"lapsed"`
+	Expires time.Time `json:"expires"`
+}
+
+// ceremonies returns the progress of each set of shares of which some were given, or have lapsed.
+func ceremonies(furthest progress, all []progress) []progress {
+	if len(all) > 0 {
+		return all
+	}
+	if furthest.Set != "" {
+		return []progress{furthest}
+	}
+	return nil
+}
+
+// of returns the progress of a set of shares.
+func (st sealStatus) of(set string) (progress, bool) {
+	all := ceremonies(st.Progress, st.Ceremonies)
+	if i := slices.IndexFunc(all, func(p progress) bool { return p.Set == set }); i >= 0 {
+		return all[i], true
+	}
+	return progress{}, false
+}
+
+// String says "2 of 3 shares (1, 4); expires in 15m".
+func (p progress) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d of %d shares", p.Given, p.Needed)
+	if len(p.Indices) > 0 {
+		fmt.Fprintf(&b, " (%s)", numbers(p.Indices))
+	}
+	if len(p.Lapsed) > 0 {
+		fmt.Fprintf(&b, "; lapsed, to be given again: %s", numbers(p.Lapsed))
+	}
+	if !p.Expires.IsZero() {
+		fmt.Fprintf(&b, "; expires in %s", duration.HumanDuration(max(0, time.Until(p.Expires).Round(time.Second))))
+	}
+	return b.String()
+}
+
+func numbers(list []int) string {
+	texts := make([]string, len(list))
+	for i, n := range list {
+		texts[i] = strconv.Itoa(n)
+	}
+	return strings.Join(texts, ", ")
+}
