@@ -44,11 +44,17 @@ type ceremonies struct {
 
 	mu     sync.Mutex
 	closed error // why no share is taken
-	bySet  map[unseal.SetID]*unseal.Ceremony
+	bySet  map[unseal.SetID]*gathering
+}
+
+// A gathering is a ceremony in which shares were given.
+type gathering struct {
+	*unseal.Ceremony
+	told bool // that its shares lapsed
 }
 
 func newCeremonies(now func() time.Time) *ceremonies {
-	return &ceremonies{now: now, next: make(chan struct{}, 1), bySet: make(map[unseal.SetID]*unseal.Ceremony)}
+	return &ceremonies{now: now, next: make(chan struct{}, 1), bySet: make(map[unseal.SetID]*gathering)}
 }
 
 // add takes a copy of a share. set may be nil where others of its set are held. known is
@@ -78,11 +84,14 @@ func (c *ceremonies) add(share unseal.Share, set *unseal.ShareSet, known encrypt
 		if err := c.makeRoom(); err != nil {
 			return nil, unseal.Progress{}, err
 		}
-		ceremony = unseal.NewCeremony(set, ShareLifetime, c.now)
+		ceremony = &gathering{Ceremony: unseal.NewCeremony(set, ShareLifetime, c.now)}
 		c.bySet[set.ID()] = ceremony
 	}
 	key, progress, err := ceremony.Add(share)
-	if errors.Is(err, unseal.ErrDamagedSet) {
+	switch {
+	case err == nil:
+		ceremony.told = false
+	case errors.Is(err, unseal.ErrDamagedSet):
 		c.drop(set.ID())
 	}
 	c.wake()
@@ -214,19 +223,22 @@ func (c *ceremonies) run(ctx context.Context, lapsed func(unseal.Progress)) {
 	}
 }
 
-// expire wipes the shares whose time has run out. It returns the progress that is left of
-// their sets, and when the next ones lapse; zero if there are none.
+// expire wipes the shares whose time has run out. It returns the progress of their sets, once,
+// and when the next ones lapse; zero if there are none.
 func (c *ceremonies) expire() (gone []unseal.Progress, next time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, ceremony := range c.bySet {
-		expired := ceremony.Expire()
+		// Whoever asked for progress before has wiped them then.
 		p := ceremony.Progress()
-		if expired {
+		switch {
+		case len(p.Given) > 0:
+			if next.IsZero() || p.Expires.Before(next) {
+				next = p.Expires
+			}
+		case !ceremony.told:
+			ceremony.told = true
 			gone = append(gone, p)
-		}
-		if !p.Expires.IsZero() && (next.IsZero() || p.Expires.Before(next)) {
-			next = p.Expires
 		}
 	}
 	return gone, next

@@ -31,8 +31,8 @@ func (d *dying) write(do func() error) error {
 	return errDead
 }
 
-func (d *dying) WriteKey(ctx context.Context, was *Kept, key []byte) error {
-	return d.write(func() error { return d.Place.WriteKey(ctx, was, key) })
+func (d *dying) WriteKey(ctx context.Context, was *Kept, key, retired []byte) error {
+	return d.write(func() error { return d.Place.WriteKey(ctx, was, key, retired) })
 }
 
 func (d *dying) WriteMark(ctx context.Context, was *Kept, at time.Time) error {

@@ -18,6 +18,8 @@ import (
 const (
 	markFile   = "sealed"
 	recordFile = "recipient.txt"
+	// retiredSuffix makes the name of the retired keys' file of the root key's.
+	retiredSuffix = ".retired"
 	// maxSmallFile bounds what is read of those two.
 	maxSmallFile = 16 << 10
 
@@ -27,7 +29,7 @@ const (
 )
 
 type dirPlace struct {
-	keyFile, mark, record string
+	keyFile, retired, mark, record string
 	// wrote since Watch looked last: what was undone before it looks again is no
 	// change to it.
 	wrote atomic.Bool
@@ -37,15 +39,16 @@ type dirPlace struct {
 // directory the files sealed, which is the mark, and recipient.txt, which is the
 // record. The directory belongs to this process alone.
 //
-// A key file that others can reach is not used ([ErrExposed]), and not replaced.
+// Retired keys are in a file beside that of the root key, whose name ends in .retired. A key
+// file that others can reach is not used ([ErrExposed]), and not replaced.
 func NewDirPlace(rootKeyFile, dataDir string) Place {
-	return &dirPlace{keyFile: rootKeyFile, mark: filepath.Join(dataDir, markFile), record: filepath.Join(dataDir, recordFile)}
+	return &dirPlace{keyFile: rootKeyFile, retired: rootKeyFile + retiredSuffix, mark: filepath.Join(dataDir, markFile), record: filepath.Join(dataDir, recordFile)}
 }
 
 func (p *dirPlace) Kind() string { return "file" }
 
 func (p *dirPlace) Read(_ context.Context, keysOfSealed bool) (*Kept, error) {
-	kept := &Kept{}
+	kept := &Kept{object: p.mark} // a directory is not replaced under a running Safe
 	record, err := readSmall(p.record)
 	if err != nil {
 		return nil, fmt.Errorf("reading the record of the root key: %w", err)
@@ -63,19 +66,22 @@ func (p *dirPlace) Read(_ context.Context, keysOfSealed bool) (*Kept, error) {
 			return kept, nil
 		}
 	}
-	if kept.Key, err = readKeyFile(p.keyFile); err != nil && !p.missing(err) {
+	if kept.Key, err = readKeyFile(p.keyFile); err != nil && !missing(p.keyFile, err) {
 		kept.KeyFault = err
+	}
+	if kept.Retired, err = readKeyFile(p.retired); err != nil && !missing(p.retired, err) {
+		kept.RetiredFault = err
 	}
 	return kept, nil
 }
 
-// missing tells whether err says that there is no key file: neither a file nor a link to
+// missing tells whether err says that there is no such file: neither a file nor a link to
 // nothing.
-func (p *dirPlace) missing(err error) bool {
+func missing(file string, err error) bool {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return false
 	}
-	_, err = os.Lstat(p.keyFile)
+	_, err = os.Lstat(file)
 	return errors.Is(err, fs.ErrNotExist)
 }
 
@@ -93,13 +99,20 @@ func readSmall(file string) ([]byte, error) {
 	return text, nil
 }
 
-func (p *dirPlace) WriteKey(_ context.Context, was *Kept, key []byte) error {
+func (p *dirPlace) WriteKey(_ context.Context, was *Kept, key, retired []byte) error {
 	p.wrote.Store(true)
+	if was.KeyFault != nil {
+		// What is wrong with the file may be wrong with one put in its place.
+		return fmt.Errorf("keeping the root key: %w", was.KeyFault)
+	}
+	// First: who dies in between leaves the key that is replaced in both.
+	if retired != nil {
+		if err := encrypt.ReplaceFile(p.retired, retired, 0o600); err != nil {
+			return fmt.Errorf("keeping a retired root key: %w", err)
+		}
+	}
 	var err error
 	switch {
-	case was.KeyFault != nil:
-		// What is wrong with the file may be wrong with one put in its place.
-		err = was.KeyFault
 	case was.Key == nil:
 		if err = encrypt.CreateFile(p.keyFile, key, 0o600); errors.Is(err, fs.ErrExist) {
 			err = ErrChanged
@@ -118,7 +131,7 @@ func (p *dirPlace) WriteMark(_ context.Context, _ *Kept, at time.Time) error {
 	if at.IsZero() {
 		return p.removeMark()
 	}
-	if err := encrypt.ReplaceFile(p.mark, []byte(at.UTC().Format(time.RFC3339)+"\n"), 0o600); err != nil {
+	if err := encrypt.ReplaceFile(p.mark, []byte(at.UTC().Format(time.RFC3339Nano)+"\n"), 0o600); err != nil {
 		return fmt.Errorf("leaving the mark of a seal: %w", err)
 	}
 	return nil
@@ -174,7 +187,7 @@ func (p *dirPlace) Watch(ctx context.Context, changed func()) {
 // stamp is another one when a file is.
 func (p *dirPlace) stamp() string {
 	var b strings.Builder
-	for _, file := range []string{p.keyFile, p.mark, p.record} {
+	for _, file := range []string{p.keyFile, p.retired, p.mark, p.record} {
 		info, err := os.Stat(file)
 		if err != nil {
 			fmt.Fprintln(&b, errors.Is(err, fs.ErrNotExist))

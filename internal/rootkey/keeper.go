@@ -80,6 +80,12 @@ type Keeper struct {
 	// once.
 	looked, unmarked bool
 	told             map[string]string
+	// Also under busy: the mark that Safe is sealed by, and whether it ever was by one; whether a record was
+	// ever seen; and the recipient of the key that this process held, or the zero
+	// one.
+	obeyed           mark
+	marked, onRecord bool
+	proven           encrypt.Recipient
 
 	firstLook chan struct{} // closed after it
 }
@@ -267,15 +273,15 @@ func (k *Keeper) shut(hold bool, reason string) {
 const byOperator = "sealed by an operator"
 
 // Seal drops every key, every share and all that was opened with them, and then leaves a mark that
-// every replica obeys. An error says that Safe is sealed here, but that the mark
-// could not be left: [ErrUnavailable], or ctx's. An unseal that meets a seal loses.
+// every replica obeys. An error, which is
+// [ErrUnavailable], says that Safe is sealed here, but that the mark could not be left. An unseal that meets a seal loses.
 func (k *Keeper) Seal(ctx context.Context) error {
 	k.shut(true, byOperator)
 	debug.FreeOSMemory()
 	if err := k.mark(ctx); err != nil {
 		k.shut(true, byOperator)
 		k.config.Log.Error("sealed by an operator; no mark of it could be left, so the others, and this replica after a restart, may not be", "error", err)
-		return fmt.Errorf("sealed here, but no mark of it could be left for the other replicas, and for this one after a restart: %w", err)
+		return fmt.Errorf("sealed here, but no mark of it could be left for the other replicas, and for this one after a restart: %w", unreachable(err))
 	}
 	k.config.Log.Info("sealed by an operator")
 	return nil
@@ -296,10 +302,15 @@ func (k *Keeper) mark(ctx context.Context) error {
 			return err
 		}
 		defer kept.Wipe()
-		if kept.Sealed() {
-			return nil
+		at := kept.SealedAt
+		if !kept.Sealed() {
+			at = time.Now().UTC()
+			if err := k.config.Place.WriteMark(ctx, kept, at); err != nil {
+				return err
+			}
 		}
-		return k.config.Place.WriteMark(ctx, kept, time.Now().UTC().Truncate(time.Second))
+		k.obeyed, k.marked = mark{at, kept.object}, true
+		return nil
 	})
 	if err == nil {
 		k.unmarked = false

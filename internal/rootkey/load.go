@@ -20,6 +20,10 @@ const objectsTimeout = 5 * time.Second
 // errMeanwhile says that an unseal met a seal.
 var errMeanwhile = fmt.Errorf("%w: Safe was sealed meanwhile", ErrUnavailable)
 
+// errStored says that what is stored, which would tell whether there ever was a root key,
+// is not known whole.
+var errStored = errors.New("there is no root key where it is kept, and whether anything that is stored needs one cannot be told")
+
 // load unseals Safe with the key that is kept, or makes one where there never was
 // any. Otherwise it says what is missing.
 func (k *Keeper) load(ctx context.Context, kept *Kept, recorded encrypt.Recipient, seals uint64) error {
@@ -29,11 +33,12 @@ func (k *Keeper) load(ctx context.Context, kept *Kept, recorded encrypt.Recipien
 	}
 	missing := fmt.Errorf("there is no root key where it is kept (%s)", k.config.Place.Kind())
 	if !errors.Is(err, unseal.ErrNone) {
-		missing = fmt.Errorf("what is kept as the root key (%s) cannot be used: %w", k.config.Place.Kind(), err)
+		missing = fmt.Errorf("what is kept as the root key (%s) cannot be used: %s", k.config.Place.Kind(), k.unusable(err))
 	}
 	fallback, ferr := parse(kept.Fallback)
 	if ferr == nil {
-		if recorded.String() != "" && fallback.KeyID() == recorded.KeyID() {
+		// Not after a seal: the key that it shut away may have been deleted on purpose.
+		if recorded.String() != "" && fallback.KeyID() == recorded.KeyID() && !k.marked {
 			return k.restore(ctx, fallback, kept, seals)
 		}
 		defer fallback.Wipe()
@@ -47,8 +52,8 @@ func (k *Keeper) load(ctx context.Context, kept *Kept, recorded encrypt.Recipien
 	case len(needed) > 0:
 		k.set(Sealed, recorded, fmt.Sprintf("%v, and which one it was is not on record; what is stored needs %s", missing, listed(needed)))
 	case oerr != nil:
-		return fmt.Errorf("%w, and whether anything that is stored needs one cannot be told: %w", missing, oerr)
-	case !errors.Is(err, unseal.ErrNone):
+		return fmt.Errorf("%w: %w", errStored, oerr)
+	case !errors.Is(err, unseal.ErrNone), k.onRecord:
 		k.set(Sealed, recorded, fmt.Sprintf("%v, and which one it was is not on record", missing))
 	case ferr == nil:
 		k.set(Sealed, recorded, fmt.Sprintf("%v; key %s is mounted, but is not on record as Safe's: unseal with it if it is", missing, fallback.KeyID()))
@@ -78,7 +83,7 @@ func (k *Keeper) use(ctx context.Context, key *unseal.RootKey, kept *Kept, recor
 
 // restore puts a key back that was found elsewhere, and unseals Safe with it.
 func (k *Keeper) restore(ctx context.Context, key *unseal.RootKey, kept *Kept, seals uint64) error {
-	if err := k.keep(ctx, kept, key); err != nil {
+	if _, err := k.keep(ctx, kept, key); err != nil {
 		key.Wipe()
 		return err
 	}
@@ -92,22 +97,56 @@ func (k *Keeper) generate(ctx context.Context, kept *Kept, seals uint64) error {
 	if err != nil {
 		return err
 	}
-	if err := k.keep(ctx, kept, key); err != nil {
+	if _, err := k.keep(ctx, kept, key); err != nil {
 		key.Wipe()
 		return err
 	}
 	return k.openWith(key, kept, seals, "generated a root key; back it up: without it nothing sealed to it can be opened")
 }
 
-// keep writes the key, and then the record, where it is missing: whoever dies in between
-// leaves a key without a record, which the next start takes.
-func (k *Keeper) keep(ctx context.Context, kept *Kept, key *unseal.RootKey) error {
+// keep writes the key, where it is not kept yet or the mark of a seal stands there, and then the
+// record, where it is missing. Whoever dies in between leaves a key without a record,
+// which the next start takes. No other key is lost over it.
+//
+// Once the key is written, it is Safe's, and other replicas may have taken it: that there
+// is no record yet is no error then, but the next look's to repair.
+func (k *Keeper) keep(ctx context.Context, kept *Kept, key *unseal.RootKey) (wrote bool, err error) {
+	retired, err := k.retire(kept, key)
+	if err != nil {
+		return false, err
+	}
+	if retired == nil && !kept.Sealed() && kept.holds(key.KeyID()) {
+		return false, k.record(ctx, kept, key)
+	}
 	text := key.Text()
 	defer clear(text)
-	if err := k.config.Place.WriteKey(ctx, kept, text); err != nil {
-		return fmt.Errorf("keeping the root key: %w", err)
+	if err := k.config.Place.WriteKey(ctx, kept, text, retired); err != nil {
+		clear(retired)
+		return false, fmt.Errorf("keeping the root key: %w", err)
 	}
-	return k.record(ctx, kept, key)
+	if retired != nil {
+		clear(kept.Retired)
+		kept.Retired = retired
+	}
+	if err = k.record(ctx, kept, key); err == nil {
+		return true, nil
+	}
+	if was, perr := encrypt.ParseRecipient(kept.Record.Recipient); perr == nil && was.KeyID() != key.KeyID() {
+		return true, err // nobody would repair it
+	}
+	k.config.Log.Warn("the root key is kept, but which one it is could not be recorded yet; it is tried again", "keyID", key.KeyID(), "error", err)
+	k.hint()
+	return true, nil
+}
+
+// holds tells whether the key that is kept has this id.
+func (k *Kept) holds(id encrypt.KeyID) bool {
+	key, err := k.key()
+	if err != nil {
+		return false
+	}
+	defer key.Wipe()
+	return key.KeyID() == id
 }
 
 // record writes which key is Safe's, where that is not on record.
@@ -124,43 +163,18 @@ func (k *Keeper) record(ctx context.Context, kept *Kept, key *unseal.RootKey) er
 
 // openWith opens the gate with key and the retired ones that are kept beside it.
 func (k *Keeper) openWith(key *unseal.RootKey, kept *Kept, seals uint64, message string) error {
-	keys, err := k.ring(key, kept.Retired)
+	keys, err := k.ring(key, kept)
 	if err != nil {
 		key.Wipe()
 		return err
 	}
-	id := key.KeyID()
+	id, recipient := key.KeyID(), key.Recipient()
 	if !k.open(keys, seals) {
 		return errMeanwhile
 	}
+	k.proven, k.obeyed = recipient, mark{}
 	k.config.Log.Info(message, "keyID", id)
 	return nil
-}
-
-// ring returns a keyring of key and the retired ones in a text. A text that is damaged
-// costs what the retired ones open, and nothing else.
-func (k *Keeper) ring(key *unseal.RootKey, text []byte) (*unseal.Keyring, error) {
-	const broken = "the retired root keys cannot be read; what only they open cannot be opened"
-	if k.config.Memory || text == nil {
-		return unseal.NewKeyring(key)
-	}
-	all, err := unseal.ParseAll(text)
-	if err != nil && !errors.Is(err, unseal.ErrNone) {
-		k.tellOnce(broken, err.Error())
-	} else {
-		k.tellOnce(broken, "")
-	}
-	held := map[encrypt.KeyID]bool{key.KeyID(): true}
-	var retired []*unseal.RootKey
-	for _, r := range all {
-		if held[r.KeyID()] {
-			r.Wipe()
-			continue
-		}
-		held[r.KeyID()] = true
-		retired = append(retired, r)
-	}
-	return unseal.NewKeyring(key, retired...)
 }
 
 // needed returns the ids of the keys that stored values are sealed to.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"strings"
 
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
@@ -19,43 +20,50 @@ func (k *Keeper) look(ctx context.Context) error {
 	defer leave()
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	reason := ""
 	err = k.race(func() error {
 		kept, seals, err := k.read(ctx, false)
 		if err != nil {
-			if !k.looked {
-				k.explain(unreachable(err))
+			if reason = ""; !k.looked {
+				reason = "where the root key is kept cannot be reached"
 			}
 			return err
 		}
 		defer kept.Wipe()
 		k.looked = true
-		if err = k.follow(ctx, kept, seals); err != nil {
-			k.explain(err)
-		}
-		return err
+		reason = "what is kept of the root key cannot be written"
+		return k.follow(ctx, kept, seals)
 	})
 	if errors.Is(err, context.Canceled) { // we are being stopped
 		return err
 	}
 	text := ""
 	if err != nil {
+		if errors.Is(err, errStored) {
+			reason = errStored.Error()
+		}
+		k.explain(reason)
 		text = err.Error()
 	}
 	k.tellOnce("looking after the root key failed; trying again", text)
 	return err
 }
 
-// explain makes err the reason why Safe is not unsealed, if it is not.
-func (k *Keeper) explain(err error) {
-	if st := k.Status(); st.State != Unsealed && !k.isHeld() {
+// explain makes a text the reason why Safe is not unsealed, if it is not. Anybody may read
+// a reason: an error, which may name addresses and permissions, is for the log.
+func (k *Keeper) explain(text string) {
+	if st := k.Status(); text != "" && st.State != Unsealed && !k.isHeld() {
 		known, _ := k.Recipient()
-		k.set(st.State, known, err.Error())
+		k.set(st.State, known, text+"; Safe's log says why, and it is tried again")
 	}
 }
 
 // follow does what follows from what is kept.
 func (k *Keeper) follow(ctx context.Context, kept *Kept, seals uint64) error {
 	recorded := k.recorded(kept)
+	if err := k.heed(ctx, kept); err != nil {
+		return err
+	}
 	newly := kept.Sealed() && k.unmarked
 	k.unmarked = !kept.Sealed()
 	if kept.Sealed() {
@@ -79,9 +87,9 @@ func (k *Keeper) follow(ctx context.Context, kept *Kept, seals uint64) error {
 	return k.load(ctx, kept, recorded, seals)
 }
 
-// recorded returns the recipient that is on record, or that this process held before: the zero
-// one if it is not known. What was written into a record by somebody else is no
-// record.
+// recorded returns the recipient that is on record or, where that was lost, of the key that
+// this process held: the zero one if it is not known. What is no recipient is no record. One that
+// was on record and is not any more is forgotten: it may have been wrong.
 func (k *Keeper) recorded(kept *Kept) encrypt.Recipient {
 	text := ""
 	r, err := encrypt.ParseRecipient(kept.Record.Recipient)
@@ -91,11 +99,11 @@ func (k *Keeper) recorded(kept *Kept) encrypt.Recipient {
 		text = "it is no recipient, and does not count"
 	default:
 		k.tellOnce("the record of Safe's root key is damaged", "")
+		k.onRecord = true
 		return r
 	}
 	k.tellOnce("the record of Safe's root key is damaged", text)
-	known, _ := k.Recipient()
-	return known
+	return k.proven
 }
 
 func (k *Keeper) isHeld() bool {
@@ -106,6 +114,7 @@ func (k *Keeper) isHeld() bool {
 
 // obey is what the mark of a seal is followed by.
 func (k *Keeper) obey(kept *Kept, recorded encrypt.Recipient, seals uint64) {
+	k.obeyed, k.marked = mark{kept.SealedAt, kept.object}, true
 	k.turn.Lock()
 	overtaken := k.seals != seals
 	k.turn.Unlock()
@@ -124,31 +133,23 @@ func (k *Keeper) obey(kept *Kept, recorded encrypt.Recipient, seals uint64) {
 	}
 }
 
-// guard looks after what an unsealed Safe has kept.
+// guard looks after what an unsealed Safe has kept. It says what it does not dare to repair.
 func (k *Keeper) guard(ctx context.Context, kept *Kept, recorded encrypt.Recipient) error {
 	own, _ := k.Recipient()
-	if !k.config.Memory {
-		text := ""
-		key, err := kept.key()
-		switch {
-		case errors.Is(err, unseal.ErrNone):
-			text = "it is gone"
-		case err != nil:
-			text = err.Error()
-		case key.KeyID() != own.KeyID():
-			text = "another key stands there: " + string(key.KeyID())
-		}
-		if err == nil {
-			key.Wipe()
-		}
-		k.tellOnce("the root key is not kept as it should be, and a restart would leave Safe sealed: unseal it with the key again, which puts the key back", text)
+	var wrong []string
+	if text := k.misses(kept, own); text != "" {
+		wrong = append(wrong, "the root key is not kept as it should be, and a restart would leave Safe sealed: "+text)
 	}
 	if recorded.KeyID() != own.KeyID() {
-		k.tellOnce("the record names another root key than Safe holds", string(recorded.KeyID()))
-		return nil
+		wrong = append(wrong, fmt.Sprintf("the record names another root key than Safe holds, %s, and a restart would leave Safe sealed", recorded.KeyID()))
 	}
-	k.tellOnce("the record names another root key than Safe holds", "")
-	if kept.Record == recordOf(own) {
+	text := strings.Join(wrong, "; ")
+	if text != "" {
+		text += fmt.Sprintf(": unseal again with key %s, which puts it right", own.KeyID())
+	}
+	k.tellOnce("something is wrong with what is kept of the root key", text)
+	k.complain(text)
+	if recorded.KeyID() != own.KeyID() || kept.Record == recordOf(own) {
 		return nil
 	}
 	if err := k.config.Place.WriteRecord(ctx, kept, recordOf(own)); err != nil {
@@ -156,6 +157,49 @@ func (k *Keeper) guard(ctx context.Context, kept *Kept, recorded encrypt.Recipie
 	}
 	k.config.Log.Warn("put the record of Safe's root key back", "keyID", own.KeyID())
 	return nil
+}
+
+// misses says what is wrong with the key that is kept, where that should be own's.
+func (k *Keeper) misses(kept *Kept, own encrypt.Recipient) string {
+	if k.config.Memory {
+		return ""
+	}
+	key, err := kept.key()
+	if errors.Is(err, unseal.ErrNone) {
+		return "it is gone"
+	} else if err != nil {
+		return k.unusable(err)
+	}
+	defer key.Wipe()
+	if key.KeyID() != own.KeyID() {
+		return "another key stands there, " + string(key.KeyID())
+	}
+	return ""
+}
+
+// unusable says, for anybody, why what is kept as the root key cannot be used.
+func (k *Keeper) unusable(err error) string {
+	k.tellOnce("what is kept as the root key cannot be used", err.Error())
+	switch {
+	case errors.Is(err, unseal.ErrMalformed), errors.Is(err, unseal.ErrMismatch):
+		return err.Error()
+	case errors.Is(err, ErrExposed):
+		return ErrExposed.Error()
+	}
+	return "it cannot be read"
+}
+
+// complain makes a text what an unsealed Safe says is wrong; an empty one says that nothing
+// is.
+func (k *Keeper) complain(text string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.status.State != Unsealed || k.status.Reason == text {
+		return
+	}
+	k.status.Reason = text
+	close(k.changed)
+	k.changed = make(chan struct{})
 }
 
 // await is how Safe waits, sealed, for a key that it does not look for.

@@ -19,9 +19,10 @@ type Place interface {
 	// Read returns what is kept. Of a Safe that is marked as sealed it leaves the
 	// keys where they are, unless they are asked for. Wipe what it returns.
 	Read(ctx context.Context, keysOfSealed bool) (*Kept, error)
-	// WriteKey makes key the one that is kept, and takes the mark away.
-	// [ErrChanged] if was is not what is kept of both.
-	WriteKey(ctx context.Context, was *Kept, key []byte) error
+	// WriteKey makes key the one that is kept and, where that is not nil, retired the
+	// text of the retired ones, and takes the mark away. [ErrChanged] if was is not
+	// what is kept of all that.
+	WriteKey(ctx context.Context, was *Kept, key, retired []byte) error
 	// WriteMark sets the mark, at a time, or, with the zero time, takes it away.
 	// [ErrChanged] as with WriteKey.
 	WriteMark(ctx context.Context, was *Kept, at time.Time) error
@@ -47,6 +48,9 @@ type Kept struct {
 	Key, Retired []byte
 	// KeyFault is why what is kept as the key must not be used. Key is nil then.
 	KeyFault error
+	// RetiredFault is why what is kept of retired keys must neither be used nor
+	// replaced. Retired is nil then.
+	RetiredFault error
 	// Fallback is the text of a key that was found elsewhere.
 	Fallback []byte
 	// SealedAt is when Safe was sealed; zero if it is not marked so. A mark
@@ -56,6 +60,9 @@ type Kept struct {
 
 	// What a place knows its own state by.
 	keyVersion, recordVersion string
+	// object tells what bears the mark, or could, from a later one of the same name; empty if there
+	// is none.
+	object string
 }
 
 // Sealed tells whether there is the mark of a seal.

@@ -160,7 +160,8 @@ func (r *rig) status() Status {
 	if open := st.State == Unsealed; open != (r.config.Gate.Era() != 0) || open == r.holder.sealed.Load() {
 		r.t.Errorf("%s, but the gate's era is %d, and the holder is sealed: %v", st.State, r.config.Gate.Era(), r.holder.sealed.Load())
 	}
-	if open := st.State == Unsealed; open != (st.Reason == "") || open != (st.Progress.Given == 1) || st.Progress.Needed != 1 {
+	open, shares := st.State == Unsealed, st.Progress.Set != unseal.SetID{}
+	if open != (st.Reason == "") || open && shares || !shares && (open != (st.Progress.Given == 1) || st.Progress.Needed != 1) {
 		r.t.Errorf("status %+v", st)
 	}
 	recipient, known := r.keeper.Recipient()

@@ -17,7 +17,8 @@ var (
 	// that they accept.
 	ErrConfirm = errors.New("which root key this Safe had is not on record")
 	// ErrUnavailable says that what is kept of the root key cannot be read or written
-	// now. Nothing was changed.
+	// now. An unseal that ends so opened nothing here; where it cannot be told whether a write was
+	// done, other replicas and a restart may find the key.
 	ErrUnavailable = errors.New("the root key's place cannot be reached")
 )
 
@@ -40,7 +41,8 @@ type Status struct {
 	Store string `json:"store"`
 	// KeyID of the key that Safe holds, or needs; empty if none is on record.
 	KeyID encrypt.KeyID `json:"keyID,omitempty"`
-	// Reason says, for people, why Safe is not unsealed.
+	// Reason says, for people, why Safe is not unsealed or, of an unsealed one, what is
+	// wrong with what is kept of its root key. Details are in the log.
 	Reason string `json:"reason,omitempty"`
 	// Progress of unsealing. A whole key is one of one. Where shares of several sets are
 	// held, it is that of the set which the fewest are missing of.

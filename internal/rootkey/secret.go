@@ -65,7 +65,7 @@ func (p *secretPlace) Read(ctx context.Context, keysOfSealed bool) (*Kept, error
 		meta, err := p.metadata(ctx)
 		if err != nil || meta != nil && !sealedAt(meta.Annotations).IsZero() {
 			if meta != nil {
-				kept.SealedAt, kept.keyVersion = sealedAt(meta.Annotations), meta.ResourceVersion
+				kept.is(&meta.ObjectMeta)
 			}
 			return kept, err
 		}
@@ -80,12 +80,18 @@ func (p *secretPlace) Read(ctx context.Context, keysOfSealed bool) (*Kept, error
 				kept.Key = []byte{} // emptied: damaged, not missing
 			}
 		}
-		kept.SealedAt, kept.keyVersion = sealedAt(secret.Annotations), secret.ResourceVersion
+		kept.is(&secret.ObjectMeta)
 	case !apierrors.IsNotFound(err):
 		return nil, fmt.Errorf("reading Secret %s: %w", p.name, err)
 	}
 	kept.Fallback = p.readMounted()
 	return kept, nil
+}
+
+// is takes what the Secret says of itself.
+func (k *Kept) is(secret *metav1.ObjectMeta) {
+	k.SealedAt = sealedAt(secret.Annotations)
+	k.keyVersion, k.object = secret.ResourceVersion, string(secret.UID)
 }
 
 func (p *secretPlace) readRecord(ctx context.Context, kept *Kept) error {
@@ -152,8 +158,11 @@ func (p *secretPlace) readMounted() []byte {
 	return text
 }
 
-func (p *secretPlace) WriteKey(ctx context.Context, was *Kept, key []byte) error {
+func (p *secretPlace) WriteKey(ctx context.Context, was *Kept, key, retired []byte) error {
 	data := map[string][]byte{DataKey: key}
+	if retired != nil {
+		data[DataRetired] = retired
+	}
 	if was.keyVersion == "" {
 		return p.createSecret(ctx, data, nil)
 	}
@@ -166,7 +175,7 @@ func (p *secretPlace) WriteKey(ctx context.Context, was *Kept, key []byte) error
 func (p *secretPlace) WriteMark(ctx context.Context, was *Kept, at time.Time) error {
 	var mark any
 	if !at.IsZero() {
-		mark = at.UTC().Format(time.RFC3339)
+		mark = at.UTC().Format(time.RFC3339Nano)
 	}
 	switch {
 	case was.keyVersion != "":

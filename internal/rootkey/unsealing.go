@@ -14,9 +14,12 @@ import (
 // accept is the key id that an operator accepts where none is on record, or empty. Where the
 // key is kept, it is kept before Unseal answers, and before anything is opened.
 //
+// An unsealed Safe takes the key that it holds and no other, whatever is on record. What is
+// kept is put right then: the key, the retired ones, the record.
+//
 // Errors: [unseal.ErrMalformed] and [unseal.ErrMismatch], which never quote the text,
-// [ErrWrongKey], [ErrConfirm], [ErrUnavailable], and ctx's. Safe is as it was
-// then.
+// [ErrWrongKey], [ErrConfirm], [ErrUnavailable], and ctx's. Nothing was opened
+// then. With the first four nothing was written, either.
 func (k *Keeper) Unseal(ctx context.Context, text []byte, accept encrypt.KeyID) error {
 	key, err := unseal.Parse(text)
 	if errors.Is(err, unseal.ErrNone) {
@@ -44,6 +47,7 @@ func (k *Keeper) unsealWith(ctx context.Context, key *unseal.RootKey, accept enc
 	defer leave()
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	var first *time.Time // when Safe was sealed last, as it stood at first
 	return k.race(func() error {
 		kept, seals, err := k.read(ctx, true)
 		if err != nil {
@@ -51,26 +55,63 @@ func (k *Keeper) unsealWith(ctx context.Context, key *unseal.RootKey, accept enc
 		}
 		defer kept.Wipe()
 		k.looked = true
+		if first == nil {
+			first = &kept.SealedAt
+		}
+		if kept.Sealed() && !kept.SealedAt.Equal(*first) {
+			return errMeanwhile // a later seal is not for this unseal to lift
+		}
 		if since != nil && *since != seals {
 			return errMeanwhile
 		}
 		if err := k.check(ctx, key, kept, accept); err != nil {
 			return err
 		}
-		if err := k.settle(ctx, key, kept); err != nil {
+		wrote, err := k.settle(ctx, key, kept)
+		if err != nil {
 			return err
 		}
+		if !wrote {
+			// No write has told whether there was a seal since.
+			if err := k.unmarkedStill(ctx); err != nil {
+				return err
+			}
+		}
 		if k.Status().State == Unsealed && !kept.Sealed() {
-			return nil // with this very key
+			k.hint() // what it says is wrong may be right now
+			if !k.brings(kept) {
+				return nil
+			}
 		}
 		opened = true // or wiped
 		return k.openWith(key, kept, seals, "unsealed by an operator")
 	})
 }
 
+// unmarkedStill tells whether no mark of a seal has appeared.
+func (k *Keeper) unmarkedStill(ctx context.Context) error {
+	kept, _, err := k.read(ctx, false)
+	if err != nil {
+		return err
+	}
+	defer kept.Wipe()
+	if kept.Sealed() {
+		return errMeanwhile
+	}
+	return nil
+}
+
 // check tells whether key is Safe's.
 func (k *Keeper) check(ctx context.Context, key *unseal.RootKey, kept *Kept, accept encrypt.KeyID) error {
 	id := key.KeyID()
+	if own, _ := k.Recipient(); k.Status().State == Unsealed {
+		switch {
+		case own.KeyID() != id:
+			return fmt.Errorf("%w: it is unsealed with %s, and this is %s", ErrWrongKey, own.KeyID(), id)
+		case !kept.Sealed():
+			return nil
+		}
+	}
 	if recorded := k.recorded(kept); recorded.String() != "" {
 		if recorded.KeyID() != id {
 			return fmt.Errorf("%w: that is %s, and this is %s", ErrWrongKey, recorded.KeyID(), id)
@@ -78,6 +119,9 @@ func (k *Keeper) check(ctx context.Context, key *unseal.RootKey, kept *Kept, acc
 		return nil
 	}
 	doubt := ""
+	if k.onRecord {
+		doubt = "the record was taken away"
+	}
 	if !k.config.Memory {
 		there, err := kept.key()
 		switch {
@@ -115,21 +159,15 @@ func (k *Keeper) check(ctx context.Context, key *unseal.RootKey, kept *Kept, acc
 	return nil
 }
 
-// settle makes the place say that Safe is unsealed with key.
-func (k *Keeper) settle(ctx context.Context, key *unseal.RootKey, kept *Kept) error {
-	if k.config.Memory {
-		// The record decides between replicas that are given different keys.
-		if err := k.record(ctx, kept, key); err != nil || !kept.Sealed() {
-			return err
-		}
-		return k.config.Place.WriteMark(ctx, kept, time.Time{})
+// settle makes the place say that Safe is unsealed with key. It tells whether that took a write
+// where the mark of a seal stands: there was none since what is kept was read, then.
+func (k *Keeper) settle(ctx context.Context, key *unseal.RootKey, kept *Kept) (wrote bool, err error) {
+	if !k.config.Memory {
+		return k.keep(ctx, kept, key)
 	}
-	there, err := kept.key()
-	if err == nil {
-		defer there.Wipe()
+	// The record decides between replicas that are given different keys.
+	if err := k.record(ctx, kept, key); err != nil || !kept.Sealed() {
+		return false, err
 	}
-	if err == nil && there.KeyID() == key.KeyID() && !kept.Sealed() {
-		return k.record(ctx, kept, key)
-	}
-	return k.keep(ctx, kept, key)
+	return true, k.config.Place.WriteMark(ctx, kept, time.Time{})
 }
