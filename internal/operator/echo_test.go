@@ -15,7 +15,7 @@ import (
 )
 
 func TestPromise01_ATokenThatTheAPIServerEchoesIsInNoError(t *testing.T) {
-	const token = "marker-token-6f4922f4"
+	token := forged(`{"aud":"vsecm-safe/x"}`) + "marker-token-6f4922f4"
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		if !strings.Contains(string(body), token) {
@@ -31,7 +31,7 @@ func TestPromise01_ATokenThatTheAPIServerEchoesIsInNoError(t *testing.T) {
 		t.Fatal(err)
 	}
 	reviewer := New(client, "vsecm-system")
-	_, err = reviewer.Authenticate(context.Background(), token, "vsecm-safe/x")
+	_, err = reviewer.Authenticate(context.Background(), token, "vsecm-safe/x", here)
 	if !errors.Is(err, ErrUnavailable) || strings.Contains(err.Error(), token) {
 		t.Errorf("authenticating: %v", err)
 	}

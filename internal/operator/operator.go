@@ -20,7 +20,6 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/time/rate"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 
@@ -45,14 +44,8 @@ const (
 	EncryptedSecrets = "encryptedsecrets"
 )
 
-const (
-	// reviewTimeout bounds one question to the API server.
-	reviewTimeout = 5 * time.Second
-	// reviewRate, a second, and reviewBurst bound how many tokens the API server is
-	// asked about: whoever can connect to Safe can make it ask.
-	reviewRate  = 20
-	reviewBurst = 40
-)
+// reviewTimeout bounds one question to the API server.
+const reviewTimeout = 5 * time.Second
 
 const (
 	credentialIDKey = "authentication.kubernetes.io/credential-id"
@@ -68,6 +61,8 @@ type Operator struct {
 	// CredentialID is the token's, as "JTI=" and a UUID; empty where the API server tells
 	// none.
 	CredentialID string
+
+	from string // where they connect from
 }
 
 // Attributes are something that an operator wants to do.
@@ -83,8 +78,9 @@ type Attributes struct {
 type Reviewer struct {
 	client    *kube.Client
 	namespace string
-	reviews   *rate.Limiter
+	shares    *shares
 	timeout   time.Duration
+	now       func() time.Time
 }
 
 // New returns a reviewer for the Safe of a namespace. client's own rate limit
@@ -92,20 +88,34 @@ type Reviewer struct {
 func New(client *kube.Client, namespace string) *Reviewer {
 	return &Reviewer{
 		client: client, namespace: namespace,
-		reviews: rate.NewLimiter(reviewRate, reviewBurst), timeout: reviewTimeout,
+		shares: newShares(), timeout: reviewTimeout, now: time.Now,
 	}
 }
 
-// Authenticate returns whose token it is, if it was issued for audience. Errors:
-// [ErrUnauthenticated], [ErrBusy], [ErrUnavailable]; none quotes the token.
-func (r *Reviewer) Authenticate(ctx context.Context, token, audience string) (Operator, error) {
+// Authenticate returns whose token it is, if it was issued for audience. from is where it
+// comes from, as package attempts tells. Errors: [ErrUnauthenticated], [ErrBusy],
+// [ErrUnavailable]; none quotes the token.
+func (r *Reviewer) Authenticate(ctx context.Context, token, audience, from string) (Operator, error) {
 	// Without an audience the API server would judge for its own.
-	if token == "" || audience == "" {
+	if audience == "" || !mayBeFor(audience, token, r.now()) {
 		return Operator{}, ErrUnauthenticated
 	}
-	if !r.reviews.Allow() {
-		return Operator{}, ErrBusy
+	if err := r.shares.review(from, token, r.now()); err != nil {
+		return Operator{}, err
 	}
+	o, err := r.reviewToken(ctx, token, audience)
+	switch {
+	case err == nil:
+		r.shares.good(token, r.now())
+		o.from = from
+	case errors.Is(err, ErrUnauthenticated):
+		r.shares.refuse(from, r.now())
+	}
+	return o, err
+}
+
+// reviewToken asks the API server about a token.
+func (r *Reviewer) reviewToken(ctx context.Context, token, audience string) (Operator, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
 	var review authenticationv1.TokenReview
@@ -138,8 +148,21 @@ func operatorOf(u authenticationv1.UserInfo) Operator {
 	return o
 }
 
-// Authorize tells whether o may do something. Its error is [ErrUnavailable].
+// Authorize tells whether o may do something. Errors: [ErrUnavailable], and [ErrBusy] for
+// one who was told too often that they may not.
 func (r *Reviewer) Authorize(ctx context.Context, o Operator, a Attributes) (bool, error) {
+	if !r.shares.mayAsk(o, r.now()) {
+		return false, errDenied
+	}
+	allowed, err := r.reviewAccess(ctx, o, a)
+	if err == nil && !allowed {
+		r.shares.deny(o, r.now())
+	}
+	return allowed, err
+}
+
+// reviewAccess asks the API server whether o may do something.
+func (r *Reviewer) reviewAccess(ctx context.Context, o Operator, a Attributes) (bool, error) {
 	if a.Resource == Safes {
 		a.Namespace, a.Name = r.namespace, publication.Name
 	}

@@ -197,3 +197,27 @@ func TestAManInTheMiddleGetsATokenThatIsWorthNothing(t *testing.T) {
 		t.Errorf("a token for the real Safe: %s %s", r.Status, r.body)
 	}
 }
+
+// What a viewer is forbidden, and what is forged, over the same loopback that everybody's
+// port-forwards come from, keeps no operator out.
+func TestNobodyIsLockedOutByAnotherAtTheSameAddress(t *testing.T) {
+	cp := cluster.Start(t)
+	s := newInCluster(t, cp, "lockout")
+	c := s.anyServer()
+	ours := AudienceOf(s.shown())
+	viewer, op := cp.Token(t, "lockout", "vsecm-viewer", ours), cp.Token(t, "lockout", "vsecm-operator", ours)
+	elsewhere := cp.Token(t, "lockout", "vsecm-viewer")
+	seal, status := s.operatorCalls()["seal"], s.operatorCalls()["status"]
+	seen := map[int]int{}
+	for range 200 {
+		r := s.operate(c, seal, bearer(viewer)...)
+		seen[r.StatusCode]++
+		s.operate(c, seal, bearer(elsewhere)...).is(t, problem.Unauthorized)
+	}
+	if seen[http.StatusForbidden] == 0 || seen[http.StatusTooManyRequests] == 0 || len(seen) != 2 {
+		t.Errorf("the viewer was answered %v", seen)
+	}
+	if r := s.operate(c, status, bearer(op)...); r.StatusCode != http.StatusOK {
+		t.Errorf("the operator: %s %s", r.Status, r.body)
+	}
+}

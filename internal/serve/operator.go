@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/vsecm/kubectl-vsecm/internal/attempts"
 	"github.com/vsecm/kubectl-vsecm/internal/audit"
 	"github.com/vsecm/kubectl-vsecm/internal/operator"
 	"github.com/vsecm/kubectl-vsecm/internal/problem"
@@ -91,21 +92,15 @@ func (s *Server) authenticate(w http.ResponseWriter, r *http.Request, c *call) b
 		s.unauthorized(w, c, err.Error())
 		return false
 	}
-	from := addressOf(r.RemoteAddr)
-	if !s.refusals.left(from, s.now()) {
-		s.tooMany(w, r, c, "too many calls from this address were refused")
-		return false
-	}
 	audience := r.Context().Value(connectionKey{}).(*connection).audience
-	who, err := s.Operators.Authenticate(r.Context(), token, audience)
+	who, err := s.Operators.Authenticate(r.Context(), token, audience, attempts.From(r.RemoteAddr))
 	switch {
 	case err == nil:
 	case errors.Is(err, operator.ErrUnauthenticated):
-		s.refusals.take(from, s.now())
 		s.unauthorized(w, c, "the token is not valid here; one for this connection has the audience "+audience)
 		return false
 	case errors.Is(err, operator.ErrBusy):
-		s.tooMany(w, r, c, operator.ErrBusy.Error())
+		s.tooMany(w, r, c, err.Error())
 		return false
 	default:
 		s.Log.Error("an operator could not be authenticated", "request", c.id, "error", err)
@@ -136,13 +131,16 @@ func (s *Server) may(w http.ResponseWriter, r *http.Request, c *call, wanted ...
 	}
 	for _, a := range wanted {
 		allowed, err := s.Operators.Authorize(r.Context(), *c.operator, a)
+		if errors.Is(err, operator.ErrBusy) {
+			s.tooMany(w, r, c, err.Error())
+			return false
+		}
 		if err != nil {
 			s.Log.Error("an operator could not be authorised", "request", c.id, "error", err)
 			s.deny(w, r, c, problem.Unavailable, "the Kubernetes API could not be asked what the caller may do")
 			return false
 		}
 		if !allowed {
-			s.refusals.take(addressOf(r.RemoteAddr), s.now())
 			where := ""
 			if a.Namespace != "" {
 				where = " in namespace " + a.Namespace

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/vsecm/kubectl-vsecm/internal/attempts"
 	"github.com/vsecm/kubectl-vsecm/internal/audit"
 	"github.com/vsecm/kubectl-vsecm/internal/operator"
 	"github.com/vsecm/kubectl-vsecm/internal/problem"
@@ -55,7 +57,10 @@ func newOperators() *operators {
 	}
 }
 
-func (o *operators) Authenticate(_ context.Context, token, audience string) (operator.Operator, error) {
+func (o *operators) Authenticate(_ context.Context, token, audience, from string) (operator.Operator, error) {
+	if from != attempts.Loopback {
+		return operator.Operator{}, fmt.Errorf("asked about somebody at %q", from)
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.asked++

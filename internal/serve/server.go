@@ -23,9 +23,9 @@
 // can open it, and need not show anything.
 //
 // What an operator does is on record before it is done, or it is not done. What
-// changes something has two lines: that it was allowed, and how it ended. Tokens that
-// are worth nothing are counted for each address, and each operator's attempts to
-// unseal.
+// changes something has two lines: that it was allowed, and how it ended. Each
+// operator's attempts to unseal that fail are counted, and how often the cluster is asked
+// about tokens is for [Operators] to bound.
 //
 // # Workloads
 //
@@ -67,6 +67,7 @@ import (
 	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/vsecm/kubectl-vsecm/internal/attempts"
 	"github.com/vsecm/kubectl-vsecm/internal/audit"
 	"github.com/vsecm/kubectl-vsecm/internal/cache"
 	"github.com/vsecm/kubectl-vsecm/internal/identity"
@@ -115,10 +116,12 @@ type RootKey interface {
 
 // Operators judges the tokens of operators, as [operator.Reviewer] does.
 type Operators interface {
-	// Authenticate returns whose token it is. Errors: [operator.ErrUnauthenticated],
-	// [operator.ErrBusy]; any other means that it could not be judged.
-	Authenticate(ctx context.Context, token, audience string) (operator.Operator, error)
-	// Authorize tells whether an operator may do something.
+	// Authenticate returns whose token it is that came from there ([attempts.From]). Errors:
+	// [operator.ErrUnauthenticated], [operator.ErrBusy]; any other means that it could not be
+	// judged.
+	Authenticate(ctx context.Context, token, audience, from string) (operator.Operator, error)
+	// Authorize tells whether an operator may do something. Errors: [operator.ErrBusy]; any
+	// other means that it could not be judged.
 	Authorize(context.Context, operator.Operator, operator.Attributes) (bool, error)
 }
 
@@ -178,8 +181,8 @@ type Server struct {
 	watches *watchLimit
 	budget  *budget
 
-	unseals  *attempts // by actor
-	refusals *attempts // of tokens, by address
+	unseals   *attempts.Attempts // that fail, by actor and credential
+	unsealing *attempts.Attempts // that fail, everybody's
 
 	// stopping ends when Run begins to stop, and with it every watch.
 	stopping context.Context
@@ -199,11 +202,11 @@ type Server struct {
 func New(c Config) (*Server, error) {
 	stopping, stop := context.WithCancel(context.Background())
 	s := &Server{
-		Config:   c,
-		watches:  newWatchLimit(maxWatches),
-		budget:   newBudget(maxBytes, maxWorkloadBytes, roomWait),
-		unseals:  newAttempts(unsealEvery, unsealBurst, maxCallers),
-		refusals: newAttempts(refusalEvery, refusalBurst, maxCallers),
+		Config:    c,
+		watches:   newWatchLimit(maxWatches),
+		budget:    newBudget(maxBytes, maxWorkloadBytes, roomWait),
+		unseals:   attempts.New(unsealEvery, unsealBurst, attempts.Most),
+		unsealing: attempts.New(allUnsealsEvery, allUnsealsBurst, 1),
 
 		stopping: stopping,
 		stop:     stop,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"time"
 
 	"github.com/vsecm/kubectl-vsecm/internal/audit"
 	"github.com/vsecm/kubectl-vsecm/internal/problem"
@@ -34,12 +35,41 @@ func (s *Server) unseal(w http.ResponseWriter, r *http.Request, c *call) {
 		answer = (*Server).unsealWithShare
 	}
 	c.object += q.onRecord()
-	if !s.unseals.take(c.actor, s.now()) {
-		s.tooMany(w, r, c, "too many attempts to unseal")
+	if !s.mayTryToUnseal(c) {
+		s.tooMany(w, r, c, "too many attempts to unseal failed")
 		return
 	}
 	answer(s, w, r, c, q)
+	if c.code/100 != 4 { // what worked was no failure, nor was what Safe could not do
+		s.unseals.Give(c.caller(), s.now())
+		s.unsealing.Give("", s.now())
+	}
 }
+
+const (
+	// Each operator may fail to unseal as often as this: enough for every holder of a
+	// share to mistype theirs, and nothing to guess a key with.
+	unsealEvery = 5 * time.Second
+	unsealBurst = 10
+	// All of them may as often as this. Who may unseal can have many tokens.
+	allUnsealsEvery = time.Second
+	allUnsealsBurst = 200
+)
+
+// mayTryToUnseal takes an attempt, which many at once cannot share.
+func (s *Server) mayTryToUnseal(c *call) bool {
+	if !s.unseals.Take(c.caller(), s.now()) {
+		return false
+	}
+	if !s.unsealing.Take("", s.now()) {
+		s.unseals.Give(c.caller(), s.now())
+		return false
+	}
+	return true
+}
+
+// caller tells operators apart: people who share an account have tokens of their own.
+func (c *call) caller() string { return c.actor + "\x00" + c.credential }
 
 // unsealWithKey answers POST /v1/unseal with the root key's text.
 func (s *Server) unsealWithKey(w http.ResponseWriter, r *http.Request, c *call, q unsealQuery) {

@@ -87,13 +87,6 @@ func TestPromise05_ASealedSafeAnswersNoMoreThanItMust(t *testing.T) {
 	}
 }
 
-// forget gives everybody all their attempts again.
-func (a *attempts) forget() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	clear(a.callers)
-}
-
 // unsealed tries to unseal, with a body of known or unknown length.
 func (s *safe) unsealed(text []byte, query string, chunked bool) reply {
 	s.t.Helper()
@@ -132,7 +125,7 @@ func TestPromise01_KeysThatAreGivenAreNowhere(t *testing.T) {
 	} {
 		for _, chunked := range []bool{false, true} {
 			s.root.set(func(k *rootKey) { k.attempts = 0 })
-			s.unseals.forget()
+			s.ahead.Add(int64(unsealEvery)) // an attempt is back
 			r := s.unsealed([]byte(tt.text), "", chunked)
 			answers.Write(r.body)
 			r.is(t, tt.want)
@@ -152,7 +145,7 @@ func TestPromise01_KeysThatAreGivenAreNowhere(t *testing.T) {
 	answers.Write(r.body)
 	r.is(t, problem.Internal)
 	s.root.set(func(k *rootKey) { k.onUnseal, k.place = nil, nil })
-	s.unseals.forget()
+	s.ahead.Add(int64(unsealEvery)) // an attempt is back
 	r = s.unsealed(right, "", true)
 	answers.Write(r.body)
 	if r.StatusCode != http.StatusOK || s.Cache.Sealed() {
@@ -261,6 +254,45 @@ func TestAttemptsToUnsealAreBounded(t *testing.T) {
 	s.stopped.Store(&later)
 	attempt(adminToken).is(t, problem.WrongKey)
 	attempt(adminToken).is(t, problem.TooManyRequests)
+}
+
+func TestAttemptsToUnsealThatDoNotFailCostNothing(t *testing.T) {
+	s, _ := newOperated(t)
+	now := time.Now()
+	s.stopped.Store(&now)
+	for range 2 * unsealBurst {
+		if r := s.unsealed(s.key.Text(), "", false); r.StatusCode != http.StatusOK {
+			t.Fatalf("the right key: %s %s", r.Status, r.body)
+		}
+	}
+	s.root.set(func(k *rootKey) { k.place = fmt.Errorf("%w: etcd is full", rootkey.ErrUnavailable) })
+	for range 2 * unsealBurst {
+		s.unsealed(s.key.Text(), "", false).is(t, problem.Unavailable)
+	}
+}
+
+func TestFailuresToUnsealAreCountedByTokenAndInAll(t *testing.T) {
+	s, _ := newOperated(t)
+	now := time.Now()
+	s.stopped.Store(&now)
+	try := func(credential string) bool { return s.mayTryToUnseal(&call{actor: adminName, credential: credential}) }
+	for range unsealBurst {
+		if !try("one") {
+			t.Fatal("too few attempts")
+		}
+	}
+	if try("one") || !try("another of the same account") {
+		t.Error("attempts are not counted by token")
+	}
+	taken := unsealBurst + 1
+	for i := range 2 * allUnsealsBurst { // tokens are as many as one asks for
+		if try(fmt.Sprint(i)) {
+			taken++
+		}
+	}
+	if taken != allUnsealsBurst {
+		t.Errorf("%d attempts in all", taken)
+	}
 }
 
 func TestSealIsRepeatedAndSaysWhatItCouldNotDo(t *testing.T) {
