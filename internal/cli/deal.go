@@ -86,7 +86,13 @@ func (o dealOptions) run(classic bool) error {
 	if err := files.publish(); err != nil {
 		return err
 	}
-	return o.tell(set, holders)
+	if screen == nil { // where it would fill the screen, and the file has it
+		if _, err := fmt.Fprintln(o.streams.Out, set.Recipient()); err != nil {
+			return err
+		}
+	}
+	o.tell(set, holders)
+	return nil
 }
 
 // check looks at everything that was given, before anything is made.
@@ -127,10 +133,7 @@ func (o dealOptions) split(classic bool) (*unseal.ShareSet, []unseal.Share, erro
 	return unseal.Split(key, o.shares, o.threshold)
 }
 
-func (o dealOptions) tell(set *unseal.ShareSet, holders []holder) error {
-	if _, err := fmt.Fprintln(o.streams.Out, set.Recipient()); err != nil {
-		return err
-	}
+func (o dealOptions) tell(set *unseal.ShareSet, holders []holder) {
 	note := func(format string, args ...any) {
 		fmt.Fprintln(o.streams.ErrOut, "note:", visible(fmt.Sprintf(format, args...)))
 	}
@@ -142,5 +145,4 @@ func (o dealOptions) tell(set *unseal.ShareSet, holders []holder) error {
 	if set.Threshold() == set.Size() {
 		note("every share is needed: with the first one that is lost, so is the key")
 	}
-	return nil
 }

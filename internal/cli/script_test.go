@@ -25,6 +25,8 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 	"mode":    mode,
 	"repeat":  repeat,
 	"opens":   opens,
+
+	"identity": identity,
 }
 
 // refused runs a command that has to fail as every verb does: exit code 1, nothing on
@@ -146,9 +148,7 @@ func opens(ts *testscript.TestScript, neg bool, args []string) {
 	if args[2] != "-" {
 		values = sealedValues(ts, text, args[2])
 	}
-	identity, _, _ := strings.Cut(ts.ReadFile(args[0]), "\n")
-	key := filepath.Join(ts.Getenv("WORK"), ".home", "identity")
-	ts.Check(os.WriteFile(key, []byte(identity+"\n"), 0o600))
+	key := identityFile(ts, args[0])
 	want := ts.ReadFile(args[3])
 	for _, value := range values {
 		raw, err := base64.StdEncoding.DecodeString(value)
@@ -161,6 +161,22 @@ func opens(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("age opens %s to %q, want %q", args[2], got, want)
 		}
 	}
+}
+
+// identity puts the identity of a root key where age finds it: $WORK/.home/identity.
+func identity(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: identity KEYFILE")
+	}
+	identityFile(ts, args[0])
+}
+
+// identityFile writes the first line of a root key, all that age reads of it, to a file.
+func identityFile(ts *testscript.TestScript, rootKey string) string {
+	line, _, _ := strings.Cut(ts.ReadFile(rootKey), "\n")
+	path := filepath.Join(ts.Getenv("WORK"), ".home", "identity")
+	ts.Check(os.WriteFile(path, []byte(line+"\n"), 0o600))
+	return path
 }
 
 func sealedValues(ts *testscript.TestScript, text, key string) []string {

@@ -82,7 +82,11 @@ func (p progress) String() string {
 		fmt.Fprintf(&b, "; lapsed, to be given again: %s", numbers(p.Lapsed))
 	}
 	if !p.Expires.IsZero() {
-		fmt.Fprintf(&b, "; expires in %s", duration.HumanDuration(max(0, time.Until(p.Expires).Round(time.Second))))
+		left, to := max(0, time.Until(p.Expires)), time.Second
+		if left > 2*time.Minute {
+			to = time.Minute
+		}
+		fmt.Fprintf(&b, "; expires in %s", duration.HumanDuration(left.Round(to)))
 	}
 	return b.String()
 }

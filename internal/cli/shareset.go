@@ -40,10 +40,14 @@ func readShareSet(named string) (*shareSetFile, error) {
 // check tells what is wrong with a share, before anybody is sent it. Where Safe gathers shares of its
 // set, it does not matter that the working directory has the file of another.
 func (f *shareSetFile) check(share unseal.Share, states []sealStatus) error {
-	underWay := false
+	waiting, underWay := false, false
 	for _, st := range states {
+		waiting = waiting || st.State != "" && st.State != unsealed
 		_, has := st.of(share.Set().String())
 		underWay = underWay || has
+	}
+	if !waiting {
+		return nil // it is not sent
 	}
 	if f.set != nil && !f.named && f.set.ID() != share.Set() && underWay {
 		f.set = nil

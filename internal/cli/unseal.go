@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -118,6 +119,9 @@ func (o unsealOptions) run(ctx context.Context) error {
 		states[i], err = r.sealStatus(finding)
 		return err
 	})
+	if !slices.Contains(errs, nil) {
+		return errors.Join(errs...)
+	}
 	given, err := o.take(all, states, errs)
 	if err != nil {
 		return errors.Join(append(errs, err)...)
