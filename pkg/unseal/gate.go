@@ -1,6 +1,7 @@
 package unseal
 
 import (
+	"bytes"
 	"errors"
 	"sync"
 
@@ -63,6 +64,30 @@ func (g *Gate) Era() uint64 {
 		return 0
 	}
 	return g.era
+}
+
+// RetiredText returns the text of the retired keys, as [ParseAll] reads it; nil if none is
+// held. It is the caller's to wipe.
+func (g *Gate) RetiredText() []byte {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	if g.keys == nil {
+		return nil
+	}
+	var texts [][]byte
+	for _, k := range g.keys.byID {
+		if k != g.keys.active {
+			texts = append(texts, k.Text())
+		}
+	}
+	if texts == nil {
+		return nil
+	}
+	all := bytes.Join(texts, []byte("\n"))
+	for _, text := range texts {
+		clear(text)
+	}
+	return all
 }
 
 // Identity implements [encrypt.Keys]. A shut gate holds none. What it returns holds no
