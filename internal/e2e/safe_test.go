@@ -92,12 +92,12 @@ func namespace(t *testing.T, name string) {
 	t.Cleanup(func() { kubectl(t, "delete", "namespace", name) })
 }
 
-// secret encrypts a value as anyone may who is logged in, to what Safe has
-// published unless flags say otherwise, and applies it.
-func secret(t *testing.T, namespace, name, key, value string, flags ...string) {
+// secret encrypts a value with what Safe has published, as anyone may who is
+// logged in, and applies it.
+func secret(t *testing.T, namespace, name, key, value string) {
 	t.Helper()
-	args := append([]string{"vsecm", "encrypt", name, "-n", namespace, "--key", key}, flags...)
-	manifest, stderr, err := cluster.Kubectl(t, cluster.UserKubeconfig(t, "dora"), value, args...)
+	manifest, stderr, err := cluster.Kubectl(t, cluster.UserKubeconfig(t, "dora"), value,
+		"vsecm", "encrypt", name, "-n", namespace, "--key", key)
 	if err != nil {
 		t.Fatalf("encrypt: %v: %s", err, stderr)
 	}

@@ -113,16 +113,18 @@ func TestWorkloadsWaitWhileSafeIsSealed(t *testing.T) {
 	install(t, withIdentities(t, "memory"))
 	key := rootKey(t)
 	await(t, 2, "are sealed", sealed)
+	unseal(t, cluster.Kubeconfig(), key)
+	await(t, 2, "are ready", ready)
 	namespace(t, "shop")
-	secret(t, "shop", "db", "password", "correct horse", "--recipient", strings.TrimSpace(plugin(t, "recipient", "--root-key", key)))
+	secret(t, "shop", "db", "password", "correct horse")
 	hold(t, 1)
+	plugin(t, "seal")
 
 	start(t, "db-0", "db")
 	if log := ended(t, "db-0", 2); !strings.Contains(log, "sealed") {
 		t.Errorf("it does not say why it waits: %s", log)
 	}
 	unseal(t, cluster.Kubeconfig(), key)
-	await(t, 2, "are ready", ready)
 	// Kubelet starts the pod again, later each time.
 	until(t, "the workload has its secret", func() error {
 		c, err := container(t, "db-0")
