@@ -63,7 +63,7 @@ subjects: [{kind: ServiceAccount, name: vsecm-operator, namespace: NS}]
 
 // newInCluster starts a Safe whose operators a real API server judges, as the account that
 // Safe has there. Nothing of SPIFFE is in it.
-func newInCluster(t *testing.T, cp *controlplane.ControlPlane, namespace string) *safe {
+func newInCluster(t *testing.T, cp *controlplane.ControlPlane, namespace string, options ...safeOption) *safe {
 	t.Helper()
 	_, stderr, err := cp.Kubectl(t, cp.Kubeconfig(), strings.ReplaceAll(clusterManifest, "NS", namespace), "apply", "-f", "-")
 	if err != nil {
@@ -73,10 +73,10 @@ func newInCluster(t *testing.T, cp *controlplane.ControlPlane, namespace string)
 	config.QPS = -1
 	client := must(kube.NewClient(config))(t)
 	t.Cleanup(func() { utilnet.CloseIdleConnectionsFor(client.Core.(*rest.RESTClient).Client.Transport) })
-	return newSafe(t, withCertificate, func(s *safe) {
+	return newSafe(t, append([]safeOption{withCertificate, func(s *safe) {
 		s.Source = nil
 		s.Operators = operator.New(client, namespace)
-	})
+	}}, options...)...)
 }
 
 func TestOperatorsOfARealCluster(t *testing.T) {
