@@ -115,7 +115,10 @@ func (s *Server) identify(w http.ResponseWriter, r *http.Request, c *call) bool 
 	conn := r.Context().Value(connectionKey{}).(*connection)
 	conn.once.Do(func() {
 		conn.peer, conn.err = s.peerOf(r.TLS.PeerCertificates)
-		conn.known.Store(conn.peer != nil)
+		if conn.peer != nil {
+			conn.known.Store(true)
+			conn.door.know(conn)
+		}
 	})
 	c.conn = conn
 	if conn.err != nil {

@@ -7,20 +7,28 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/vsecm/kubectl-vsecm/internal/attempts"
 )
 
-// How many connections each listener has open at most. Those that come when
+// How many connections these listeners have open at most. Those that come when
 // there are as many wait in the kernel's queue.
 const (
-	maxConnections = 10_000 // the TLS listener; each takes some 50 KiB
-	maxProbes      = 1000
-	maxScrapes     = 100 // the metrics
+	maxProbes  = 1000
+	maxScrapes = 100 // the metrics
 )
 
 // A connection is what is known of a client's connection to the TLS listener.
 type connection struct {
 	net.Conn
 	opened time.Time
+	from   string // as [attempts.From] tells
+	door   *door
+
+	// Guarded by door.mu.
+	inside, stranger bool
+	places           [2]int // among the strangers of its rooms
+
 	// audience is what an operator's token must be meant for. It follows from the
 	// certificate that the client was shown.
 	audience string
@@ -42,16 +50,36 @@ type connectionKey struct{}
 // A connectionListener makes connections.
 type connectionListener struct {
 	net.Listener
-	now func() time.Time
+	now  func() time.Time
+	door *door
+	// refused is told of each connection that is cut off for want of room.
+	refused func()
 }
 
 // Accept implements [net.Listener].
 func (l connectionListener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
+	for {
+		conn, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		c := &connection{Conn: conn, opened: l.now(), from: attempts.From(conn.RemoteAddr().String()), door: l.door}
+		out := l.door.enter(c)
+		if out != nil {
+			l.refused()
+			// What goes on in it ends with an error, and then the server closes it as well.
+			_ = out.Conn.Close()
+		}
+		if out != c {
+			return c, nil
+		}
 	}
-	return &connection{Conn: c, opened: l.now()}, nil
+}
+
+// Close implements [net.Conn].
+func (c *connection) Close() error {
+	c.door.leave(c)
+	return c.Conn.Close()
 }
 
 // connectionOf returns what is below TLS.
@@ -69,6 +97,6 @@ func (c *connection) state(state http.ConnState, anonymousIdle time.Duration) {
 		c.idle = nil
 	}
 	if state == http.StateIdle && !c.known.Load() {
-		c.idle = time.AfterFunc(anonymousIdle, func() { _ = c.Conn.Close() })
+		c.idle = time.AfterFunc(anonymousIdle, func() { _ = c.Close() })
 	}
 }

@@ -119,25 +119,6 @@ func TestAnAnswerIsNoLargerThanItsBound(t *testing.T) {
 	}
 }
 
-func TestConnectionsAreBounded(t *testing.T) {
-	s := newSafe(t, func(s *safe) { s.connections = 2 })
-	first, second := s.client(svc("shop", "db"), http1), s.client(svc("shop", "api"), http1)
-	do(t, first, http.MethodGet, s.url+"/v1/secrets")
-	do(t, second, http.MethodGet, s.url+"/v1/secrets")
-	done := make(chan error, 1)
-	go func() {
-		_, err := try(t.Context(), s.client(svc("shop", "web"), http1), http.MethodGet, s.url+"/v1/secrets")
-		done <- err
-	}()
-	select {
-	case err := <-done:
-		t.Fatalf("a third connection was served: %v", err)
-	case <-time.After(300 * time.Millisecond): // may be too short to notice, never too long
-	}
-	first.CloseIdleConnections()
-	check(t, <-done)
-}
-
 func TestAnIdleConnectionIsKeptOnlyForThoseWhoAreKnown(t *testing.T) {
 	for protocol, option := range map[string]func(*http.Transport){"HTTP/1.1": http1, "HTTP/2.0": func(*http.Transport) {}} {
 		t.Run(protocol, func(t *testing.T) {

@@ -18,7 +18,10 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 	watches  prometheus.Gauge
-	known    sync.Map // series → observers: finding them by labels takes longer
+
+	connectionsRefused prometheus.Counter
+
+	known sync.Map // series → observers: finding them by labels takes longer
 }
 
 func newMetrics(reg prometheus.Registerer, source x509svid.Source) (*metrics, error) {
@@ -36,6 +39,10 @@ func newMetrics(reg prometheus.Registerer, source x509svid.Source) (*metrics, er
 			Name: "vsecm_watches",
 			Help: "Watches that are held now.",
 		}),
+		connectionsRefused: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "vsecm_connections_refused_total",
+			Help: "Connections to the API that were cut off for want of room.",
+		}),
 	}
 	expiry := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "vsecm_svid_not_after_timestamp_seconds",
@@ -50,7 +57,7 @@ func newMetrics(reg prometheus.Registerer, source x509svid.Source) (*metrics, er
 		}
 		return float64(svid.Certificates[0].NotAfter.Unix())
 	})
-	for _, c := range []prometheus.Collector{m.requests, m.duration, m.watches, expiry} {
+	for _, c := range []prometheus.Collector{m.requests, m.duration, m.watches, m.connectionsRefused, expiry} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

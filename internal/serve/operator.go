@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/vsecm/kubectl-vsecm/internal/attempts"
 	"github.com/vsecm/kubectl-vsecm/internal/audit"
 	"github.com/vsecm/kubectl-vsecm/internal/operator"
 	"github.com/vsecm/kubectl-vsecm/internal/problem"
@@ -92,12 +91,12 @@ func (s *Server) authenticate(w http.ResponseWriter, r *http.Request, c *call) b
 		s.unauthorized(w, c, err.Error())
 		return false
 	}
-	audience := r.Context().Value(connectionKey{}).(*connection).audience
-	who, err := s.Operators.Authenticate(r.Context(), token, audience, attempts.From(r.RemoteAddr))
+	conn := c.conn
+	who, err := s.Operators.Authenticate(r.Context(), token, conn.audience, conn.from)
 	switch {
 	case err == nil:
 	case errors.Is(err, operator.ErrUnauthenticated):
-		s.unauthorized(w, c, "the token is not valid here; one for this connection has the audience "+audience)
+		s.unauthorized(w, c, "the token is not valid here; one for this connection has the audience "+conn.audience)
 		return false
 	case errors.Is(err, operator.ErrBusy):
 		s.tooMany(w, r, c, err.Error())
@@ -108,6 +107,7 @@ func (s *Server) authenticate(w http.ResponseWriter, r *http.Request, c *call) b
 		c.refuse(w, problem.Unavailable, "the Kubernetes API could not be asked who the caller is")
 		return false
 	}
+	conn.door.know(conn)
 	c.operator, c.actor, c.credential = &who, who.Name, who.CredentialID
 	c.mustRecord = true
 	return true

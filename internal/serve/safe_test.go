@@ -95,6 +95,8 @@ type safe struct {
 	ahead   atomic.Int64
 	stopped atomic.Pointer[time.Time]
 
+	afar bool // 127.0.0.N, for N from 2, is not loopback
+
 	cancel context.CancelFunc
 	ended  chan error
 	once   sync.Once
@@ -163,6 +165,9 @@ func (s *safe) serve(dir string, fill bool) {
 		Operator: must(ListenOperator(s.operator))(s.t),
 	}
 	s.url = "https://" + l.API.Addr().String()
+	if s.afar {
+		l.API = afar{l.API}
+	}
 	s.liveness = "http://" + l.Liveness.Addr().String() + "/"
 	s.readiness = "http://" + l.Readiness.Addr().String() + "/"
 	s.metricsURL = "http://" + l.Metrics.Addr().String() + "/metrics"

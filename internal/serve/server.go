@@ -43,8 +43,9 @@
 //
 // # Limits
 //
-// Each listener has a bounded number of connections, and each connection of
-// HTTP/2 one of requests. One connection may hold 8 watches open, one workload
+// Each listener has a bounded number of connections, on the TLS listener also each
+// address, and those who have not said who they are; and each connection of
+// HTTP/2 has one of requests. One connection may hold 8 watches open, one workload
 // 10,000. The answers that their clients have not read yet are bounded in bytes,
 // for each workload (429) and in all (503). What is longer than the client would
 // take is not sent: package cache leaves out what an answer has no room for.
@@ -241,7 +242,9 @@ func (s *Server) Run(ctx context.Context, l Listeners) error {
 		}
 		serve := srv.Serve
 		if srv.TLSConfig != nil {
-			serve = func(l net.Listener) error { return srv.ServeTLS(connectionListener{l, s.now}, "", "") }
+			serve = func(l net.Listener) error {
+				return srv.ServeTLS(connectionListener{l, s.now, newDoor(s.connections), s.metrics.connectionsRefused.Inc}, "", "")
+			}
 		}
 		group.Go(func() error {
 			if err := serve(listener); !errors.Is(err, http.ErrServerClosed) {
@@ -255,7 +258,7 @@ func (s *Server) Run(ctx context.Context, l Listeners) error {
 			return shutDown(srv, name)
 		})
 	}
-	run(l.API, s.connections, "the API", s.apiServer())
+	run(l.API, 0, "the API", s.apiServer()) // a door bounds its connections
 	run(l.Liveness, maxProbes, "liveness", s.probeServer(s.live))
 	run(l.Readiness, maxProbes, "readiness", s.probeServer(s.ready))
 	run(l.Metrics, maxScrapes, "metrics", s.plainServer(s.metricsHandler()))
