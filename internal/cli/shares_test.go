@@ -77,7 +77,7 @@ func TestHoldersGiveTheirSharesOneByOneToEveryReplica(t *testing.T) {
 		code  int
 		want  []string
 	}{
-		{"the first without the public file", key.shares[1], nil, exitError, []string{"share 2 is of set " + key.set.ID().String(), "hint: name vsecm-shares.yaml with --shares"}},
+		{"the first without the public file", key.shares[1], nil, exitError, []string{"share 2 is of set " + key.set.ID().String(), "hint: whoever gives the first share of a set names its public file, vsecm-shares.yaml, with --shares"}},
 		{"a public file that there is not", key.shares[1], []string{"--shares", "none"}, exitError, []string{"none"}},
 		{"a public file that was changed", key.shares[1], []string{"--shares", "malformed"}, exitError, []string{"malformed vsecm-shares.yaml: line ", "take another copy"}},
 		{"the first", key.shares[1], []string{"--shares", "public"}, exitSealed, []string{": 1 of 3 shares (2); expires in 15m\n", "the next holder's is needed"}},
@@ -85,6 +85,7 @@ func TestHoldersGiveTheirSharesOneByOneToEveryReplica(t *testing.T) {
 		{"one with a typo", misspelt(key.shares[4], 61), nil, exitError, []string{"the share has a typo: most likely in its character 61 of 98", "hint: nothing was sent"}},
 		{"one that lacks its end", key.shares[4][:90], nil, exitError, []string{"it has 90 characters, where there should be 98"}},
 		{"one of another key", foreign.shares[0], []string{"--shares", "public"}, exitError, []string{"share 1 was not sent: public: the share belongs to another set"}},
+		{"one of another key, without its public file", foreign.shares[0], nil, exitError, []string{"of which Safe has no shares yet; it is gathering those of set " + key.set.ID().String()}},
 		{"one of another key, with its public file", foreign.shares[0], []string{"--shares", "foreign"}, exitError, []string{"it needs root key " + string(key.KeyID()), "these are shares of " + string(foreign.KeyID()) + ", and none was sent"}},
 		{"one of another set of the same key", again.shares[0], []string{"--shares", "public"}, exitError, []string{"another set"}},
 		{"one that is forged, noticed here", forged, []string{"--shares", "public"}, exitError, []string{"share 1 was not sent: the share is forged"}},

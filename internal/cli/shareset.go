@@ -40,11 +40,16 @@ func readShareSet(named string) (*shareSetFile, error) {
 // check tells what is wrong with a share, before anybody is sent it. Where Safe gathers shares of its
 // set, it does not matter that the working directory has the file of another.
 func (f *shareSetFile) check(share unseal.Share, states []sealStatus) error {
-	waiting, underWay := false, false
+	waiting, underWay, other := false, false, ""
 	for _, st := range states {
 		waiting = waiting || st.State != "" && st.State != unsealed
-		_, has := st.of(share.Set().String())
-		underWay = underWay || has
+		for _, p := range ceremonies(st.Progress, st.Ceremonies) {
+			if p.Set == share.Set().String() {
+				underWay = true
+			} else if p.Given > 0 {
+				other = "; it is gathering those of set " + p.Set
+			}
+		}
 	}
 	if !waiting {
 		return nil // it is not sent
@@ -54,8 +59,8 @@ func (f *shareSetFile) check(share unseal.Share, states []sealStatus) error {
 	}
 	if f.set == nil {
 		if !underWay {
-			return withHint(fmt.Errorf("share %d is of set %s, of which Safe has no shares yet: it needs the set's public file", share.Index(), share.Set()),
-				"name %s with --shares; whoever gives the first share needs it, the others do not", unseal.ShareSetFile)
+			return withHint(fmt.Errorf("share %d is of set %s, of which Safe has no shares yet%s", share.Index(), share.Set(), other),
+				"whoever gives the first share of a set names its public file, %s, with --shares", unseal.ShareSetFile)
 		}
 		return nil
 	}
