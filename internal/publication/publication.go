@@ -18,6 +18,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 )
@@ -71,24 +73,28 @@ type Publication struct {
 	Replicas  map[string]Replica
 }
 
-// Parse reads the ConfigMap's data. What it does not know is left out.
+// Parse reads the ConfigMap's data. What it does not know is left out. So is a replica's entry that
+// Safe did not write: the others are returned all the same, together with an error
+// that is [ErrMalformed].
 func Parse(data map[string]string) (*Publication, error) {
 	p := &Publication{
 		Recipient: data[KeyRecipient], KeyID: data[KeyID], Bundle: data[KeyBundle],
 		Replicas: make(map[string]Replica),
 	}
-	for key, text := range data {
+	var malformed []error
+	for _, key := range slices.Sorted(maps.Keys(data)) {
 		name, ok := strings.CutPrefix(key, ReplicaPrefix)
 		if !ok {
 			continue
 		}
 		var r Replica
-		if err := json.Unmarshal([]byte(text), &r); err != nil {
-			return nil, fmt.Errorf("%w: %s: %w", ErrMalformed, key, err)
+		if err := json.Unmarshal([]byte(data[key]), &r); err != nil {
+			malformed = append(malformed, fmt.Errorf("%w: %s: %w", ErrMalformed, key, err))
+			continue
 		}
 		p.Replicas[name] = r
 	}
-	return p, nil
+	return p, errors.Join(malformed...)
 }
 
 // IsReplica tells whether a key of the data is that of a replica.

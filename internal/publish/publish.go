@@ -153,8 +153,8 @@ func (p *Publisher) change(there map[string]string, s Self, now time.Time) (map[
 		if key == own || !publication.IsReplica(key) {
 			continue
 		}
-		if old == nil && json.Unmarshal([]byte(there[key]), &was) != nil ||
-			old != nil && now.Sub(old.Replicas[key[len(publication.ReplicaPrefix):]].Seen) > publication.Stale {
+		// What is no entry was never seen.
+		if now.Sub(old.Replicas[key[len(publication.ReplicaPrefix):]].Seen) > publication.Stale {
 			change[key] = nil
 		}
 	}
