@@ -52,15 +52,19 @@ func TestHelpFitsATerminalAndIsWhole(t *testing.T) {
 
 func TestVisibleLeavesNothingThatATerminalObeys(t *testing.T) {
 	for in, want := range map[string]string{
-		"plain ✓ text":              "plain ✓ text",
-		"\x1b[31mred":               `\u001b[31mred`,
-		"a\nerror: b\r":             `a\u000aerror: b\u000d`,
-		"\xff\xfe":                  `\xff\xfe`,
-		"\u202egnp.exe":             `\u202egnp.exe`,
-		"\u009b31m":                 `\u009b31m`,
-		"open AGE-SECRET-KEY-1QQ: ": "open (a private key): ",
-		"x age-secret-key-pq-1qq/y": "x (a private key)/y",
-		"AGE-PLUGIN-YUBIKEY-1QQQ":   "(a private key)",
+		"plain ✓ text":                   "plain ✓ text",
+		"\x1b[31mred":                    `\u001b[31mred`,
+		"a\nerror: b\r":                  `a\u000aerror: b\u000d`,
+		"\xff\xfe":                       `\xff\xfe`,
+		"\u202egnp.exe":                  `\u202egnp.exe`,
+		"\u009b31m":                      `\u009b31m`,
+		"open AGE-SECRET-KEY-1QQQQQQQ: ": "open (a private key): ",
+		"x age-secret-key-pq-1qqqqqq/y":  "x (a private key)/y",
+		"AGE-PLUGIN-YUBIKEY-1QQQ":        "(a private key)",
+		// What hints say stays readable.
+		"want lines AGE-SECRET-KEY-… or AGE-PLUGIN-…":           "want lines AGE-SECRET-KEY-… or AGE-PLUGIN-…",
+		"AGE-SECRET-KEY-PQ-1…":                                  "AGE-SECRET-KEY-PQ-1…",
+		"open eyJhbGciOiJSUzI1NiJ9.eyJhdWQiOlsieCJdfQ.c2lnbg: ": "open (a token): ",
 	} {
 		if got := visible(in); got != want {
 			t.Errorf("%q: got %q, want %q", in, got, want)
