@@ -76,12 +76,12 @@ func (s *Server) api(w http.ResponseWriter, r *http.Request) {
 		}
 	case "/v1/recipient":
 		c.route, c.object = "recipient", "recipient"
-		if c.acceptGET(w, r) {
+		if c.acceptGET(w, r) && s.answersAnyone(w, c) {
 			s.recipient(w, c)
 		}
 	case "/v1/seal-status":
 		c.route, c.object = "seal-status", "seal-status"
-		if c.acceptGET(w, r) {
+		if c.acceptGET(w, r) && s.answersAnyone(w, c) {
 			s.sealStatus(w, c)
 		}
 	default:
@@ -103,7 +103,7 @@ func (s *Server) account(w http.ResponseWriter, c *call, start time.Time) {
 		c.refuse(w, problem.Internal, "")
 	}
 	s.metrics.observe(c.route, c.code, s.now().Sub(start))
-	if !c.onRecord {
+	if !c.onRecord && s.leavesALine(c) {
 		s.Audit.Note(s.entry(c, start, c.outcome))
 	}
 }

@@ -66,6 +66,8 @@ func TestWithoutSPIFFESafeIsOperatedAndServesNoWorkload(t *testing.T) {
 	if strings.Contains(string(r.body), "svid") {
 		t.Errorf("status: %s", r.body)
 	}
+	s.Cache.Seal()
+	do(t, c, http.MethodGet, s.url+"/v1/secrets").is(t, problem.Sealed)
 	// Nobody is asked for a certificate that could not be verified.
 	asked := false
 	ask := s.anyServer()

@@ -20,6 +20,7 @@ type metrics struct {
 	watches  prometheus.Gauge
 
 	connectionsRefused prometheus.Counter
+	leftOut            prometheus.Counter
 
 	known sync.Map // series → observers: finding them by labels takes longer
 }
@@ -43,6 +44,10 @@ func newMetrics(reg prometheus.Registerer, source x509svid.Source) (*metrics, er
 			Name: "vsecm_connections_refused_total",
 			Help: "Connections to the API that were cut off for want of room.",
 		}),
+		leftOut: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "vsecm_audit_left_out_total",
+			Help: "Calls without proof of who calls that the audit log lacks, because too many came from one address.",
+		}),
 	}
 	expiry := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "vsecm_svid_not_after_timestamp_seconds",
@@ -57,7 +62,7 @@ func newMetrics(reg prometheus.Registerer, source x509svid.Source) (*metrics, er
 		}
 		return float64(svid.Certificates[0].NotAfter.Unix())
 	})
-	for _, c := range []prometheus.Collector{m.requests, m.duration, m.watches, m.connectionsRefused, expiry} {
+	for _, c := range []prometheus.Collector{m.requests, m.duration, m.watches, m.connectionsRefused, m.leftOut, expiry} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

@@ -78,6 +78,9 @@ func (s *Server) read(ctx context.Context, w identity.Workload) (body []byte, ob
 func (s *Server) mayRead(w http.ResponseWriter, r *http.Request, c *call) (watch, ok bool) {
 	watch, err := watchWanted(r)
 	switch {
+	case s.Source == nil && s.Cache.Sealed():
+		// Nobody can say who they are here, and what is sealed says that first.
+		c.refuse(w, problem.Sealed, "")
 	case s.Source == nil:
 		c.refuse(w, problem.Unavailable, "this Safe has no SPIFFE Workload API, and so no way to know a workload")
 	case c.peer == nil:

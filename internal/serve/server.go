@@ -67,6 +67,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"github.com/vsecm/kubectl-vsecm/internal/attempts"
 	"github.com/vsecm/kubectl-vsecm/internal/audit"
@@ -184,6 +185,8 @@ type Server struct {
 
 	unseals   *attempts.Attempts // that fail, by actor and credential
 	unsealing *attempts.Attempts // that fail, everybody's
+	strangers *attempts.Attempts // lines in the audit log, by address
+	flooded   rate.Sometimes     // says that there were too many of those
 
 	// stopping ends when Run begins to stop, and with it every watch.
 	stopping context.Context
@@ -208,6 +211,8 @@ func New(c Config) (*Server, error) {
 		budget:    newBudget(maxBytes, maxWorkloadBytes, roomWait),
 		unseals:   attempts.New(unsealEvery, unsealBurst, attempts.Most),
 		unsealing: attempts.New(allUnsealsEvery, allUnsealsBurst, 1),
+		strangers: attempts.New(lineEvery, lineBurst, attempts.Most),
+		flooded:   rate.Sometimes{Interval: time.Minute},
 
 		stopping: stopping,
 		stop:     stop,
