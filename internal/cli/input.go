@@ -68,6 +68,7 @@ type terminal struct {
 	fd   int
 	in   *bufio.Reader
 	out  io.Writer
+	drop bool // what was typed and not read, where it ends early
 }
 
 // terminalOf returns the terminal that standard input is, or nil.
@@ -134,35 +135,48 @@ func (t *terminal) hidden(prompt string, read func() ([]byte, error)) ([]byte, e
 	if err != nil {
 		return nil, fmt.Errorf("reading from the terminal: %w", err)
 	}
-	leave := func(code int) {
-		_ = term.Restore(t.fd, state)
-		fmt.Fprintln(t.out)
-		os.Exit(code)
-	}
+	defer t.guard(state)()
+	return t.answer(state, prompt, read)
+}
+
+// guard gives the terminal its state back when the program is interrupted, which then ends, until
+// the function that it returns is called.
+func (t *terminal) guard(state *term.State) (release func()) {
 	interrupted := make(chan os.Signal, 1)
 	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
 	done, ended := make(chan struct{}), make(chan struct{})
-	defer func() {
-		signal.Stop(interrupted)
-		close(done)
-		<-ended
-	}()
 	go func() {
 		defer close(ended)
 		select {
 		case s := <-interrupted:
 			if s == syscall.SIGTERM {
-				leave(exitTerminated)
+				t.leave(state, exitTerminated)
 			}
-			leave(exitInterrupted)
+			t.leave(state, exitInterrupted)
 		case <-done:
 		}
 	}()
+	return func() {
+		signal.Stop(interrupted)
+		close(done)
+		<-ended
+	}
+}
 
+func (t *terminal) leave(state *term.State, code int) {
+	if t.drop {
+		discardInput(t.file)
+	}
+	_ = term.Restore(t.fd, state)
+	fmt.Fprintln(t.out)
+	os.Exit(code)
+}
+
+func (t *terminal) answer(state *term.State, prompt string, read func() ([]byte, error)) ([]byte, error) {
 	fmt.Fprint(t.out, prompt)
 	value, err := read()
 	if errors.Is(err, errInterrupted) {
-		leave(exitInterrupted)
+		t.leave(state, exitInterrupted)
 	}
 	_ = term.Restore(t.fd, state)
 	fmt.Fprintln(t.out)

@@ -14,21 +14,19 @@ import (
 // errInterrupted says that Ctrl-C was typed where the terminal makes no signal of it.
 var errInterrupted = errors.New("interrupted")
 
-// askRootKey asks for a root key or a share of one, without echo. It takes what is pasted: the key's
-// three lines, or one with \n spelled out; the share, in as many lines as it was written down in.
-// It ends where the key or the share does, or at an empty line after another; the
-// text is the caller's to wipe.
-func (t *terminal) askRootKey(prompt string) ([]byte, error) {
-	return t.hidden(prompt, func() ([]byte, error) {
-		// Between two lines the echo must stay off, and a line may be longer than
-		// what a terminal keeps: so each byte is taken as it comes.
-		if _, err := term.MakeRaw(t.fd); err != nil {
-			return nil, err
-		}
-		// What else was pasted is not to become commands for the shell.
-		defer discardInput(t.file)
-		return readKeyLines(t.file, func(note string) { fmt.Fprint(t.out, "\r\n"+note) })
-	})
+// readKey takes a root key, or a share of one, as it is pasted: the key's three lines, or one with
+// \n spelled out; the share, in as many lines as it was written down in. It ends where the key or
+// the share does, or at two empty lines; the text is the caller's to wipe. The caller gives the
+// terminal its state back.
+func (t *terminal) readKey() ([]byte, error) {
+	// Between two lines the echo must stay off, and a line may be longer than
+	// what a terminal keeps: so each byte is taken as it comes.
+	if _, err := term.MakeRaw(t.fd); err != nil {
+		return nil, err
+	}
+	// What else was pasted is not to become commands for the shell.
+	defer discardInput(t.file)
+	return readKeyLines(t.file, func(note string) { fmt.Fprint(t.out, "\r\n"+note) })
 }
 
 const (
@@ -49,8 +47,9 @@ func readKeyLines(in io.Reader, note func(string)) ([]byte, error) {
 	buf := make([]byte, 4096)
 	defer clear(buf)
 	var (
-		line int // where the last line begins
-		last byte
+		line   int // where the last line begins
+		last   byte
+		parted bool // the last line is empty, and the one before was not
 	)
 	for {
 		n, err := in.Read(buf)
@@ -61,13 +60,17 @@ func readKeyLines(in io.Reader, note func(string)) ([]byte, error) {
 			case b == '\n' && before == '\r': // a line end of two bytes
 			case b == '\r' || b == '\n' || b == ctrlD:
 				empty := len(bytes.TrimSpace(text[line:])) == 0
+				// Of what has CR and LF at its lines' ends, terminals make two CRs, or two LFs.
+				if parted = empty && !parted && line > 0 && b != ctrlD; parted {
+					continue
+				}
 				lines := countKeyLines(text)
 				share, missing := lacksOfShare(text)
 				switch {
 				case b == ctrlD, empty && lines > 0, share && missing <= 0, !share && lines >= 3:
 					return text, nil
 				case share:
-					note(fmt.Sprintf("%d characters to go, or an empty line to end: ", missing))
+					note(fmt.Sprintf("%d characters to go, or two empty lines to end: ", missing))
 				}
 				if empty && lines == 0 {
 					note("paste the root key, then press Enter; Ctrl-C leaves: ")

@@ -104,6 +104,11 @@ func (o unsealOptions) run(ctx context.Context) error {
 		return err
 	}
 	defer cancel()
+	quiet, err := o.hush()
+	if err != nil {
+		return err
+	}
+	defer quiet.end()
 	all, err := o.safe.open(finding, operatorAccount)
 	if err != nil {
 		return err
@@ -122,7 +127,8 @@ func (o unsealOptions) run(ctx context.Context) error {
 	if !slices.Contains(errs, nil) {
 		return errors.Join(errs...)
 	}
-	given, err := o.take(all, states, errs)
+	given, err := o.take(all, states, errs, quiet)
+	quiet.end()
 	if err != nil {
 		return errors.Join(append(errs, err)...)
 	}
@@ -167,7 +173,7 @@ func (g gift) wipe() {
 
 // take reads what is given. Nobody is asked for what no replica needs; what is given unasked is
 // read all the same, and put to use.
-func (o unsealOptions) take(all *safes, states []sealStatus, errs []error) (gift, error) {
+func (o unsealOptions) take(all *safes, states []sealStatus, errs []error, quiet *hush) (gift, error) {
 	var needed encrypt.KeyID
 	waiting := false
 	for i, st := range states {
@@ -176,13 +182,13 @@ func (o unsealOptions) take(all *safes, states []sealStatus, errs []error) (gift
 			needed = st.KeyID
 		}
 	}
-	if !waiting && o.file == "" && terminalOf(o.streams) != nil {
+	if !waiting && o.file == "" && quiet != nil {
 		return gift{}, nil
 	}
-	if o.file == "" && terminalOf(o.streams) != nil {
+	if quiet != nil {
 		o.tellProgress(all, states)
 	}
-	text, name, err := o.text(needed)
+	text, name, err := o.text(needed, quiet)
 	if err != nil {
 		return gift{}, err
 	}
@@ -202,14 +208,28 @@ func (o unsealOptions) take(all *safes, states []sealStatus, errs []error) (gift
 	return parseGift(text, name)
 }
 
-func (o unsealOptions) text(needed encrypt.KeyID) (text []byte, name string, err error) {
+// hush keeps a key that is pasted before it is asked for off the screen; nil where none is asked
+// for.
+func (o unsealOptions) hush() (*hush, error) {
+	t := terminalOf(o.streams)
+	if t == nil || o.reset || o.file != "" && o.file != "-" {
+		return nil, nil
+	}
+	quiet, err := t.hush()
+	if err == nil {
+		fmt.Fprintln(o.streams.ErrOut, "note: looking for Safe…")
+	}
+	return quiet, err
+}
+
+func (o unsealOptions) text(needed encrypt.KeyID, quiet *hush) (text []byte, name string, err error) {
 	if o.file == "" || o.file == "-" {
-		if t := terminalOf(o.streams); t != nil {
+		if quiet != nil {
 			which := "root key"
 			if needed != "" {
 				which += " " + string(needed)
 			}
-			text, err = t.askRootKey(which + ", or a share of it (hidden; paste it, then Enter): ")
+			text, err = quiet.ask(which + ", or a share of it (hidden; paste it, then Enter): ")
 			return text, "what was typed", err
 		}
 		text, err = readBounded(o.streams, "-", unseal.MaxTextSize)
