@@ -38,12 +38,15 @@ func (w withCluster) Run() int { return shared.Main(w.m) }
 
 const testPlugin = "vsecmtest"
 
-// agePlugin is an age plugin whose identities all hold the same X25519 key.
+// agePlugin is an age plugin whose recipients and identities all hold the same X25519 key.
 func agePlugin() {
 	p, err := plugin.New(testPlugin)
 	if err != nil {
 		panic(err)
 	}
+	p.HandleRecipient(func([]byte) (age.Recipient, error) {
+		return age.ParseX25519Recipient(os.Getenv("TEST_RECIPIENT"))
+	})
 	p.HandleIdentity(func([]byte) (age.Identity, error) {
 		return age.ParseX25519Identity(os.Getenv("TEST_IDENTITY"))
 	})

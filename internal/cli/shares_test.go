@@ -5,10 +5,13 @@ package cli
 import (
 	"bytes"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"filippo.io/age"
+	"filippo.io/age/plugin"
 	"github.com/btcsuite/btcd/btcutil/bech32"
 
 	"github.com/vsecm/kubectl-vsecm/internal/rootkey"
@@ -255,5 +258,70 @@ func TestARootKeyThatIsGivenGoesToUnsealedReplicasToo(t *testing.T) {
 	}
 	if after := s.seal.attempts.Load(); after != before {
 		t.Errorf("%d attempts more", after-before)
+	}
+}
+
+// A share passes through the API server only within the plugin's TLS, and stays nowhere.
+func TestPromise01_AShareIsLeftNowhere(t *testing.T) {
+	cp := shared.Start(t)
+	key := shareKey(t, 2, 2)
+	a := newRealSafe(t, cp, "safe-a", key.RootKey)
+	w := install(t, key.RootKey, a)
+	w.cp.PluginDir = pluginDir(t)
+	home := t.TempDir()
+	t.Setenv("TMPDIR", home)
+	operator := w.person("sven", "vsecm-operators")
+	public := filepath.Join(t.TempDir(), "public")
+	check(t, os.WriteFile(public, key.set.Text(), 0o644))
+	everything := ""
+	for i, share := range key.shares {
+		stdout, stderr, err := w.cp.Kubectl(t, operator, share, "vsecm", "unseal", "--safe", a.address, "--shares", public)
+		if i == 1 && err != nil {
+			t.Fatalf("%v: %s%s", err, stdout, stderr)
+		}
+		everything += stdout + stderr
+	}
+	if a.sealed() {
+		t.Fatalf("sealed still: %s", everything)
+	}
+	check(t, filepath.WalkDir(home, func(path string, entry os.DirEntry, err error) error {
+		if err == nil && entry.Type().IsRegular() {
+			data, e := os.ReadFile(path)
+			everything += string(data)
+			err = e
+		}
+		return err
+	}))
+	hidesShares(t, "the terminal, a temporary file or a log", everything+w.auditLog()+a.audit.String()+a.log.String(), key.shares...)
+	if !strings.Contains(a.audit.String(), "share 2 of set "+key.set.ID().String()) {
+		t.Errorf("the audit log does not say which share it was: %s", a.audit)
+	}
+}
+
+// A holder may keep their key on a token.
+func TestAShareGoesToAHolderWithAnAgePlugin(t *testing.T) {
+	inFolder(t, nil)
+	identity, err := age.GenerateX25519Identity()
+	check(t, err)
+	t.Setenv("TEST_IDENTITY", identity.String())
+	t.Setenv("TEST_RECIPIENT", identity.Recipient().String())
+	check(t, os.WriteFile("plugin.txt", []byte(plugin.EncodeIdentity(testPlugin, []byte{1})+"\n"), 0o600))
+	key := newKey(t)
+	check(t, os.WriteFile("root.txt", key.Text(), 0o600))
+	args := []string{"keygen", "--shares", "2", "--threshold", "2", "--out-dir", ".", "--root-key", "root.txt",
+		"--share-to", "alice=" + plugin.EncodeRecipient(testPlugin, []byte{1}), "--share-to"}
+	if code, _, stderr := run(t, "", append(args, "bob="+plugin.EncodeRecipient("nosuchplugin", []byte{1}))...); code != exitError || !strings.Contains(stderr, "encrypting the share of bob: ") {
+		t.Errorf("a plugin that there is not: exit code %d: %s", code, stderr)
+	}
+	if _, err := os.Stat("alice.share.age"); err == nil {
+		t.Error("it left a share behind")
+	}
+	if code, _, stderr := run(t, "", append(args, "bob="+newKey(t).Recipient().String())...); code != exitOK {
+		t.Fatalf("exit code %d: %s", code, stderr)
+	}
+	s := newRealSafe(t, nil, "a", key)
+	code, stdout, stderr := run(t, "", "unseal", "--safe", s.socket, "--file", "alice.share.age", "-i", "plugin.txt")
+	if code != exitSealed || !strings.Contains(stdout, ": 1 of 2 shares (1)") {
+		t.Errorf("exit code %d: %s%s", code, stdout, stderr)
 	}
 }

@@ -242,9 +242,7 @@ func (o statusOptions) print(replicas []status) error {
 		return err
 	}
 	printReasons(o.streams.Out, replicas)
-	for _, st := range replicas {
-		st.printCeremonies(o.streams.Out)
-	}
+	printCeremonies(o.streams.Out, replicas)
 	for _, st := range replicas {
 		st.printTroubles(o.streams.Out)
 	}
@@ -261,29 +259,41 @@ func (st status) svidExpires() string {
 	return "in " + duration.HumanDuration(time.Until(st.SVID.NotAfter))
 }
 
-// printReasons says why replicas are sealed, once where it is the same.
+// printReasons says why replicas are sealed.
 func printReasons(w io.Writer, replicas []status) {
-	names := make(map[string][]string)
-	var reasons []string
-	for _, st := range replicas {
+	printOnce(w, replicas, func(st status) []string {
 		if !st.sealed() || st.Reason == "" {
-			continue
+			return nil
 		}
-		if names[st.Reason] == nil {
-			reasons = append(reasons, st.Reason)
-		}
-		names[st.Reason] = append(names[st.Reason], visible(st.Replica))
-	}
-	for _, reason := range reasons {
-		fmt.Fprintf(w, "\n%s: %s\n", strings.Join(names[reason], ", "), visible(reason))
-	}
+		return []string{st.Reason}
+	})
 }
 
-// printCeremonies says which shares of the root key were given. Two sets at once are a mistake
-// that somebody has to see.
-func (st status) printCeremonies(w io.Writer) {
-	for _, p := range ceremonies(st.Progress, st.Ceremonies) {
-		fmt.Fprintf(w, "\n%s: set %s: %s\n", visible(st.Replica), visible(p.Set), p)
+// printCeremonies says which shares of the root key were given. Two sets at once may be a
+// mistake that somebody has to see.
+func printCeremonies(w io.Writer, replicas []status) {
+	printOnce(w, replicas, func(st status) (said []string) {
+		for _, p := range ceremonies(st.Progress, st.Ceremonies) {
+			said = append(said, fmt.Sprintf("set %s: %s", p.Set, p))
+		}
+		return said
+	})
+}
+
+// printOnce prints what is to be said of each replica, once where it is the same.
+func printOnce(w io.Writer, replicas []status, of func(status) []string) {
+	names := make(map[string][]string)
+	var all []string
+	for _, st := range replicas {
+		for _, said := range of(st) {
+			if names[said] == nil {
+				all = append(all, said)
+			}
+			names[said] = append(names[said], visible(st.Replica))
+		}
+	}
+	for _, said := range all {
+		fmt.Fprintf(w, "\n%s: %s\n", strings.Join(names[said], ", "), visible(said))
 	}
 }
 
