@@ -73,7 +73,7 @@ type clusterError struct {
 	said string
 }
 
-func (e *clusterError) Error() string { return e.said }
+func (e *clusterError) Error() string { return visible(e.said) } // one line
 
 // codeOf returns the HTTP status of a [clusterError], or 0.
 func codeOf(err error) int {
@@ -155,7 +155,7 @@ func (c *cluster) publication(ctx context.Context, namespace string) (*publicati
 		return nil, withHint(fmt.Errorf("nothing is published by Safe in %s: there is no ConfigMap %s/%s", c, namespace, publication.Name),
 			"is this the right cluster, and Safe installed in that namespace? See --context and --safe-namespace")
 	case code == http.StatusUnauthorized || code == http.StatusForbidden:
-		return nil, withHint(fmt.Errorf("reading what Safe publishes: %w", err), "whoever is logged in to the cluster may read ConfigMap %s/%s: is the kubeconfig's user right?", namespace, publication.Name)
+		return nil, withHint(fmt.Errorf("reading what Safe publishes: %w", err), "whoever is logged in to the cluster may read ConfigMap %s/%s where Safe is installed: are the kubeconfig's user and --safe-namespace right?", namespace, publication.Name)
 	case err != nil:
 		return nil, fmt.Errorf("reading what Safe publishes: %w", err)
 	}
@@ -166,8 +166,12 @@ func (c *cluster) publication(ctx context.Context, namespace string) (*publicati
 	return p, nil
 }
 
-// safePods returns the names of the pods that run Safe, ready or not: a sealed one is not.
-func (c *cluster) safePods(ctx context.Context, namespace string) ([]string, error) {
+// An idlePod is one of Safe's that cannot be asked, or is about to go.
+type idlePod struct{ name, why string }
+
+// safePods returns the names of the pods that run Safe, ready or not: a sealed one is not. The
+// others are those that may run soon, or do for a moment longer.
+func (c *cluster) safePods(ctx context.Context, namespace string) (names []string, others []idlePod, err error) {
 	path := c.path(namespace, "pods")
 	path.RawQuery = url.Values{"labelSelector": {"app.kubernetes.io/name=vsecm-safe"}}.Encode()
 	var list struct {
@@ -184,21 +188,30 @@ func (c *cluster) safePods(ctx context.Context, namespace string) ([]string, err
 	if err := c.call(ctx, http.MethodGet, path, nil, &list); err != nil {
 		err = fmt.Errorf("looking for Safe's pods: %w", err)
 		if codeOf(err) == http.StatusForbidden {
-			return nil, withHint(err, "ask for a binding to ClusterRole vsecm-viewers, vsecm-operators or vsecm-admins in namespace %s", namespace)
+			return nil, nil, withHint(err, "is Safe installed in namespace %[1]s? See --safe-namespace. If so, ask for a binding to ClusterRole vsecm-viewers, vsecm-operators or vsecm-admins in namespace %[1]s", namespace)
 		}
-		return nil, err
+		return nil, nil, err
 	}
-	var names []string
 	for _, pod := range list.Items {
-		if pod.Metadata.DeletionTimestamp == "" && pod.Status.Phase == "Running" {
+		switch phase := pod.Status.Phase; {
+		case phase == "Succeeded" || phase == "Failed": // is over
+		case pod.Metadata.DeletionTimestamp != "":
+			others = append(others, idlePod{pod.Metadata.Name, "it is being deleted"})
+		case phase != "Running":
+			others = append(others, idlePod{pod.Metadata.Name, "it does not run yet (" + orNone(phase) + ")"})
+		default:
 			names = append(names, pod.Metadata.Name)
 		}
 	}
-	if len(names) == 0 {
-		return nil, withHint(fmt.Errorf("no pod of Safe runs in namespace %s of %s", namespace, c),
+	switch {
+	case len(names) == 0 && len(others) > 0:
+		return nil, nil, withHint(fmt.Errorf("no pod of Safe runs in namespace %s of %s; %s: %s", namespace, c, others[0].name, others[0].why),
+			"kubectl describe pod -n %s %s", namespace, others[0].name)
+	case len(names) == 0:
+		return nil, nil, withHint(fmt.Errorf("no pod of Safe runs in namespace %s of %s", namespace, c),
 			"is this the right cluster, and Safe installed in that namespace? See --context and --safe-namespace")
 	}
-	return names, nil
+	return names, others, nil
 }
 
 // token has the cluster issue a token for a service account, which is good for one

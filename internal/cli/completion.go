@@ -3,8 +3,10 @@ package cli
 import (
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
@@ -51,6 +53,17 @@ Exit codes: 0 done, 1 error.`,
 			}
 			return withHint(fmt.Errorf("no completion for %q", args[0]), "want bash, zsh, fish or powershell")
 		},
+	}
+}
+
+// plainUsages takes the backquotes that mark a flag's value from what is said of flags: completion
+// shows the text as it is.
+func plainUsages(cmd *cobra.Command) {
+	plain := func(f *pflag.Flag) { f.Usage = strings.ReplaceAll(f.Usage, "`", "") }
+	cmd.Flags().VisitAll(plain)
+	cmd.PersistentFlags().VisitAll(plain)
+	for _, verb := range cmd.Commands() {
+		plainUsages(verb)
 	}
 }
 

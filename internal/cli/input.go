@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 	"syscall"
 
@@ -59,7 +60,19 @@ func readRootKey(streams genericiooptions.IOStreams, path string) (*unseal.RootK
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	noteReadable(streams, path)
 	return key, nil
+}
+
+// noteReadable tells where others than its owner may read the file of a key.
+func noteReadable(streams genericiooptions.IOStreams, path string) {
+	info, err := os.Stat(path)
+	if path == "-" || err != nil || !info.Mode().IsRegular() || runtime.GOOS == "windows" {
+		return
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		fmt.Fprintf(streams.ErrOut, "note: %s may be read by others (mode %04o); chmod 600 keeps it yours\n", visible(path), mode)
+	}
 }
 
 // A terminal asks a person. Its prompts go to standard error.

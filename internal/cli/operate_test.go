@@ -161,6 +161,25 @@ func TestOneReplicaThatFailsIsNamedAndTheOthersAreDone(t *testing.T) {
 	if code != exitOK || !strings.Contains(stderr, "note: safe-b was not asked") {
 		t.Errorf("status of one: exit code %d: %s", code, stderr)
 	}
+	// The one that does not answer may be the other.
+	code, _, stderr = w.vsecm(operator, "", "status", "--safe", a.address+", "+gone)
+	if code != exitError || strings.Contains(stderr, "was not asked") {
+		t.Errorf("status of one that is there, and one that is not: exit code %d: %s", code, stderr)
+	}
+	for _, verb := range []string{"seal", "unseal"} {
+		code, stdout, stderr = w.vsecm(operator, string(key.Text()), verb, "--safe", a.address)
+		if code != exitOK || stderr != "note: safe-b was not asked: --safe does not lead to it\n" {
+			t.Errorf("%s of one: exit code %d: %s%s", verb, code, stdout, stderr)
+		}
+		code, stdout, stderr = w.vsecm(operator, string(key.Text()), verb)
+		if strings.Contains(stderr, "was not asked") {
+			t.Errorf("%s where one does not answer: exit code %d: %s%s", verb, code, stdout, stderr)
+		}
+		code, stdout, stderr = w.vsecm(operator, string(key.Text()), verb, "--safe", addresses(a, b))
+		if code != exitOK || stderr != "" {
+			t.Errorf("%s of both: exit code %d: %s%s", verb, code, stdout, stderr)
+		}
+	}
 }
 
 func TestWhatAnOperatorLacksIsSaid(t *testing.T) {
@@ -206,6 +225,27 @@ func TestWhatAnOperatorLacksIsSaid(t *testing.T) {
 	}
 	if !a.sealed() {
 		t.Error("unsealed")
+	}
+	// Each replica demands its own audience, and one token may have all.
+	b := newRealSafe(t, cp, "safe-b", key)
+	w.publish(key, a, b)
+	both := " --audience " + publication.AudiencePrefix + fingerprintAt(t, a.address) + " --audience " + publication.AudiencePrefix + fingerprintAt(t, b.address)
+	mine := []string{publication.AudiencePrefix + fingerprintAt(t, a.address)}
+	for _, has := range [][]string{nil, mine} {
+		check(t, os.WriteFile(token, []byte(cp.Token(t, "vsecm-system", "vsecm-viewer", has...)), 0o600))
+		code, _, stderr := w.vsecm(nobody, "", "status", "--safe", addresses(a, b), "--token-file", token)
+		if code != exitError || !strings.HasSuffix(stderr, "hint: kubectl create token vsecm-viewer -n vsecm-system"+both+"\n") || strings.Count(stderr, "hint: ") != 1 {
+			t.Errorf("a token for %d of two replicas: exit code %d: %s", len(has), code, stderr)
+		}
+	}
+	check(t, os.WriteFile(token, []byte(cp.Token(t, "vsecm-system", "vsecm-viewer", append(mine, publication.AudiencePrefix+fingerprintAt(t, b.address))...)), 0o600))
+	if code, _, stderr := w.vsecm(nobody, "", "status", "--safe", addresses(a, b), "--token-file", token); code != exitSealed {
+		t.Errorf("a token for both replicas: exit code %d: %s", code, stderr)
+	}
+	// The token itself, in place of its file.
+	code, _, stderr := w.vsecm(nobody, "", "status", "--token-file", cp.Token(t, "vsecm-system", "vsecm-viewer"))
+	if code != exitError || !strings.Contains(stderr, "(a token)") || strings.Contains(stderr, "eyJ") {
+		t.Errorf("a token in place of its file: exit code %d: %s", code, stderr)
 	}
 	// A token that is for this Safe does.
 	right := cp.Token(t, "vsecm-system", "vsecm-operator", publication.AudiencePrefix+fingerprintAt(t, a.address))
@@ -302,6 +342,10 @@ func TestEncryptFallsBackOnTheKeyThatSafePublishes(t *testing.T) {
 		}
 	}
 	w.publish(nil)
+	code, _, stderr = w.vsecm(admin, "", "encrypt", "db", "-n", "shop", "--from-literal", "a=b")
+	if code != exitError || !strings.Contains(stderr, "hint: make one with 'kubectl vsecm keygen', and give it to Safe with 'kubectl vsecm unseal'\n") {
+		t.Errorf("encrypt before there is a key: exit code %d: %s", code, stderr)
+	}
 	if code, _, stderr := w.vsecm(admin, "", "recipient"); code != exitError || !strings.Contains(stderr, "has no root key yet") {
 		t.Errorf("no key yet: exit code %d: %s", code, stderr)
 	}

@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/vsecm/kubectl-vsecm/internal/publication"
@@ -18,9 +20,9 @@ var errNotPinned = errors.New("this is none of the cluster's Safes")
 // SPIFFE ID and trust bundle. No certificate authority is asked, and no
 // host name counts.
 type pins struct {
-	where        string // the cluster, in messages
-	certificates map[string]bool
-	ids          map[string]bool
+	where        string              // the cluster, in messages
+	certificates map[string][]string // with the names of the replicas that have it
+	ids          map[string][]string
 	bundle       *x509.CertPool
 	now          func() time.Time
 }
@@ -28,16 +30,17 @@ type pins struct {
 func newPins(where string, p *publication.Publication) *pins {
 	ps := &pins{
 		where:        where,
-		certificates: make(map[string]bool), ids: make(map[string]bool),
+		certificates: make(map[string][]string), ids: make(map[string][]string),
 		bundle: x509.NewCertPool(), now: time.Now,
 	}
 	ps.bundle.AppendCertsFromPEM([]byte(p.Bundle))
-	for _, r := range p.Replicas {
+	for _, name := range slices.Sorted(maps.Keys(p.Replicas)) {
+		r := p.Replicas[name]
 		if len(r.CertificateSHA256) == hex.EncodedLen(sha256.Size) {
-			ps.certificates[r.CertificateSHA256] = true
+			ps.certificates[r.CertificateSHA256] = append(ps.certificates[r.CertificateSHA256], name)
 		}
 		if r.SPIFFEID != "" {
-			ps.ids[r.SPIFFEID] = true
+			ps.ids[r.SPIFFEID] = append(ps.ids[r.SPIFFEID], name)
 		}
 	}
 	return ps
@@ -50,10 +53,10 @@ func (ps *pins) check(chain []*x509.Certificate) error {
 	}
 	leaf := chain[0]
 	sum := sha256.Sum256(leaf.Raw)
-	if ps.certificates[hex.EncodeToString(sum[:])] {
+	if ps.certificates[hex.EncodeToString(sum[:])] != nil {
 		return nil
 	}
-	if len(leaf.URIs) != 1 || !ps.ids[leaf.URIs[0].String()] {
+	if len(leaf.URIs) != 1 || ps.ids[leaf.URIs[0].String()] == nil {
 		return ps.refuse(fmt.Errorf("%w: ConfigMap %s of %s names no certificate with SHA-256 %x", errNotPinned, publication.Name, ps.where, sum))
 	}
 	others := x509.NewCertPool()
@@ -71,6 +74,16 @@ func (ps *pins) check(chain []*x509.Certificate) error {
 		return ps.refuse(fmt.Errorf("%w: the certificate of %s: %w", errNotPinned, leaf.URIs[0], err))
 	}
 	return nil
+}
+
+// names returns those of the published replicas that a certificate which check accepts may be of.
+// With SPIFFE they may be several.
+func (ps *pins) names(leaf *x509.Certificate) []string {
+	sum := sha256.Sum256(leaf.Raw)
+	if names := ps.certificates[hex.EncodeToString(sum[:])]; names != nil {
+		return names
+	}
+	return ps.ids[leaf.URIs[0].String()]
 }
 
 func (ps *pins) refuse(err error) error {

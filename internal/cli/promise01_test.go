@@ -57,7 +57,9 @@ func inFolder(t *testing.T, files map[string]string) {
 			t.Fatal(err)
 		}
 	}
-	write("key.txt", string(key.Text()))
+	if err := os.WriteFile("key.txt", key.Text(), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for name, text := range files {
 		write(name, text)
 	}

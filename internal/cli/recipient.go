@@ -124,6 +124,9 @@ func (o recipientOptions) ask(ctx context.Context) (publicKey, error) {
 	return keys[0], nil
 }
 
+// errNoKeyYet says that there is nothing to encrypt to.
+var errNoKeyYet = errors.New("Safe has no root key yet")
+
 // published returns the recipient that Safe publishes in the cluster, and where that was. The
 // error is [errNoCluster] where no kubeconfig leads to one.
 func (c *connection) published(ctx context.Context, namespace string) (r encrypt.Recipient, where string, err error) {
@@ -137,7 +140,7 @@ func (c *connection) published(ctx context.Context, namespace string) (r encrypt
 		return r, "", err
 	}
 	if p.Recipient == "" {
-		return r, "", withHint(fmt.Errorf("the Safe in %s has no root key yet", cluster), "make one with 'kubectl vsecm keygen', and give it to Safe with 'kubectl vsecm unseal'")
+		return r, "", withHint(fmt.Errorf("%w (in %s)", errNoKeyYet, cluster), "make one with 'kubectl vsecm keygen', and give it to Safe with 'kubectl vsecm unseal'")
 	}
 	if r, err = encrypt.ParseRecipient(p.Recipient); err != nil {
 		return r, "", fmt.Errorf("what Safe publishes in %s: %w", cluster, err)

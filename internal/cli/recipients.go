@@ -101,6 +101,9 @@ func (f *recipientFlags) resolve(p *project, rule encrypt.Rule) ([]encrypt.Recip
 			return nil, withHint(errors.New("no recipients to seal to, and no cluster to ask for Safe's"),
 				"name one with --recipient, in $%s or in .vsecm.yaml, or a kubeconfig with --kubeconfig; 'kubectl vsecm recipient' prints that of a root key", recipientsVariable)
 		}
+		if errors.Is(err, errNoKeyYet) {
+			return nil, fmt.Errorf("no recipients to seal to were named: %w", err) // it says what to do
+		}
 		if err != nil {
 			return nil, withHint(fmt.Errorf("no recipients to seal to were named, and Safe's could not be found: %w", err),
 				"name one with --recipient, in $%s or in .vsecm.yaml, or the cluster with --context", recipientsVariable)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/vsecm/kubectl-vsecm/internal/problem"
 	"github.com/vsecm/kubectl-vsecm/internal/version"
@@ -28,12 +29,16 @@ type replica struct {
 	pins   *pins
 	source tokenSource
 
+	// patience bounds the time in which a connection has to be there; 0 for as long as the call.
+	patience time.Duration
+
 	token  string
 	client *http.Client
 
 	mu          sync.Mutex // the HTTP client dials from another goroutine
 	ready       net.Conn   // shown to be Safe, and not used yet
 	fingerprint string     // of the public key that the token is for
+	names       []string   // of the published replicas that it may be
 }
 
 // errUnreachable says that a replica does not answer.
@@ -91,8 +96,11 @@ func (r *replica) do(ctx context.Context, method, target string, body []byte, co
 		return nil, r.refusal(problem.Read(response))
 	}
 	text, err := readAll(response.Body, "its answer", maxAnswerSize)
-	if err != nil {
+	if errors.Is(err, errLarger) {
 		return nil, fmt.Errorf("%s: %w", r.name, err)
+	}
+	if err != nil {
+		return nil, r.unreachable(err)
 	}
 	return text, nil
 }
@@ -124,6 +132,11 @@ func (r *replica) take(ctx context.Context) (net.Conn, error) {
 // connect returns a new connection. Over TLS it is one on which a Safe of the cluster has shown
 // itself, always the same one; to anything else nothing was sent.
 func (r *replica) connect(ctx context.Context) (net.Conn, error) {
+	if r.patience > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, r.patience)
+		defer cancel()
+	}
 	conn, err := r.dial(ctx)
 	if err != nil {
 		return nil, r.unreachable(err)
@@ -162,6 +175,7 @@ func (r *replica) recognise(state tls.ConnectionState) error {
 	defer r.mu.Unlock()
 	if r.fingerprint == "" {
 		r.fingerprint = fingerprint
+		r.names = r.pins.names(state.PeerCertificates[0])
 	}
 	if r.fingerprint != fingerprint {
 		return withHint(errors.New("another Safe answers than before"), "try again; behind a load balancer, name each replica with --safe")
@@ -211,8 +225,12 @@ func (r *replica) refusal(p *problem.Problem) error {
 	if said == "" || p.Type == problem.Internal || p.Type == "" {
 		said = p.Error() // with what finds the call in Safe's log
 	}
-	err := error(refusedError{fmt.Sprintf("%s: %s", r.name, said), p})
+	// It is one line, whatever it holds: the next one would look like ours.
+	err := error(refusedError{fmt.Sprintf("%s: %s", r.name, visible(said)), p})
 	account := r.source.namespace + "/" + r.source.account
+	if !r.remote && (p.Type == problem.Unauthorized || p.Type == problem.Forbidden) {
+		return err // a socket's callers are known by their user
+	}
 	switch p.Type {
 	case problem.Sealed:
 		return withHint(err, "unseal it with 'kubectl vsecm unseal'")

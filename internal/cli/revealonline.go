@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -59,26 +60,46 @@ func (o revealOptions) ask(ctx context.Context, all *safes, namespace string) (r
 		return revealed{}, err
 	}
 	var errs []error
-	for _, r := range all.replicas {
-		text, err := r.act(ctx, http.MethodPost, "/v1/reveal", body, "application/json")
+	for i, r := range all.replicas {
+		text, err := askInTurn(ctx, r, len(all.replicas)-i, body)
 		if err == nil {
 			defer clear(text)
 			return o.take(r, text, namespace)
 		}
 		errs = append(errs, o.advise(err, r, namespace))
-		switch refusedAs(err) {
-		case problem.Sealed, problem.Unavailable, problem.Timeout, problem.Internal:
-			continue // another may do better
-		}
-		if !errors.Is(err, errUnreachable) {
+		if !anotherMayDo(err) || ctx.Err() != nil {
 			break
 		}
 	}
+	all.adviseTokens(errs)
 	return revealed{}, errors.Join(errs...)
 }
 
+// connectWait is how long a replica may take to be connected to while there is another to ask.
+const connectWait = 5 * time.Second
+
+// askInTurn asks a replica, the first of those that are left, in its share of the time: one that
+// hangs leaves the others theirs.
+func askInTurn(ctx context.Context, r *replica, left int, body []byte) ([]byte, error) {
+	if deadline, has := ctx.Deadline(); has && left > 1 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/time.Duration(left))
+		defer cancel()
+		r.patience = connectWait
+	}
+	return r.act(ctx, http.MethodPost, "/v1/reveal", body, "application/json")
+}
+
+func anotherMayDo(err error) bool {
+	switch refusedAs(err) {
+	case problem.Sealed, problem.Unavailable, problem.Timeout, problem.Internal:
+		return true
+	}
+	return errors.Is(err, errUnreachable) || errors.Is(err, errForAnother)
+}
+
 func (o revealOptions) advise(err error, r *replica, namespace string) error {
-	if refusedAs(err) == problem.Forbidden {
+	if r.remote && refusedAs(err) == problem.Forbidden {
 		return withHint(err, "ask for a binding of service account %s/%s to ClusterRole vsecm-reveal in namespace %s, or name your team's account with --service-account",
 			r.source.namespace, r.source.account, namespace)
 	}

@@ -46,6 +46,9 @@ Encrypting needs a public key only: no cluster, no network and no kubeconfig.`
 func Main(ctx context.Context, args []string, streams genericiooptions.IOStreams) int {
 	cmd := New(streams)
 	cmd.SetArgs(args)
+	if len(args) > 0 && args[0] == cobra.ShellCompRequestCmd {
+		plainUsages(cmd)
+	}
 	err := cmd.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK
@@ -174,10 +177,31 @@ func report(w io.Writer, err error) {
 	for line := range strings.SplitSeq(err.Error(), "\n") {
 		fmt.Fprintln(w, "error:", visible(line))
 	}
-	var hinted hintError
-	if errors.As(err, &hinted) {
-		fmt.Fprintln(w, "hint:", visible(hinted.hint))
+	told := make(map[string]bool)
+	for _, hint := range hintsOf(err) {
+		if !told[hint] {
+			fmt.Fprintln(w, "hint:", visible(hint))
+		}
+		told[hint] = true
 	}
+}
+
+// hintsOf returns the hints of all errors that were joined; of those that were wrapped, the
+// outermost knows best.
+func hintsOf(err error) []string {
+	switch e := err.(type) {
+	case hintError:
+		return []string{e.hint}
+	case interface{ Unwrap() error }:
+		return hintsOf(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		var all []string
+		for _, one := range e.Unwrap() {
+			all = append(all, hintsOf(one)...)
+		}
+		return all
+	}
+	return nil
 }
 
 // faultsError reports faults a line each.

@@ -67,6 +67,7 @@ type safes struct {
 	replicas  []*replica
 	published *publication.Publication // nil where only sockets are named
 	cluster   *cluster                 // likewise
+	idle      []idlePod                // that are not among the replicas
 }
 
 // open finds Safe's replicas, to be asked in the name of one of its accounts. It connects to
@@ -86,7 +87,7 @@ func (f *safeFlag) open(ctx context.Context, account string) (*safes, error) {
 	s := &safes{}
 	if given := f.given(); given != "" {
 		for address := range strings.SplitSeq(given, ",") {
-			r, err := newReplica(address)
+			r, err := newReplica(strings.TrimSpace(address))
 			if err != nil {
 				return nil, err
 			}
@@ -118,10 +119,11 @@ func (f *safeFlag) throughCluster(ctx context.Context, s *safes, source tokenSou
 	}
 	s.cluster, source.cluster = cluster, cluster
 	if len(s.replicas) == 0 {
-		pods, err := cluster.safePods(ctx, string(f.namespace))
+		pods, idle, err := cluster.safePods(ctx, string(f.namespace))
 		if err != nil {
 			return err
 		}
+		s.idle = idle
 		for _, pod := range pods {
 			s.replicas = append(s.replicas, &replica{name: pod, base: "https://safe", remote: true, dial: func(ctx context.Context) (net.Conn, error) {
 				return cluster.forward(ctx, string(f.namespace), pod, safePort)
@@ -167,6 +169,7 @@ func (s *safes) each(do func(i int, r *replica) error) []error {
 		all.Go(func() { errs[i] = do(i, r) })
 	}
 	all.Wait()
+	s.adviseTokens(errs)
 	return errs
 }
 

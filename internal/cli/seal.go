@@ -27,7 +27,8 @@ Workloads get no secrets from it, also after a restart, before 'kubectl vsecm
 unseal': have the root key at hand. Secrets that were delivered to Kubernetes
 stay there.
 
-Exit codes: 0 all replicas are sealed, 1 one is not, or another error.`,
+Exit codes: 0 all replicas that were asked are sealed, 1 one is not, or another
+error.`,
 		Example:           `  kubectl vsecm seal`,
 		Args:              noArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -64,5 +65,6 @@ func (o sealOptions) run(ctx context.Context) error {
 			fmt.Fprintf(o.streams.Out, "%s: %s\n", visible(r.name), results[i])
 		}
 	}
+	o.safe.tellMissed(o.streams.ErrOut, all, all.shown())
 	return errors.Join(errs...)
 }

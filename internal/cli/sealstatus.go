@@ -30,6 +30,14 @@ type sealStatus struct {
 	Ceremonies []progress    `json:"ceremonies"`
 }
 
+func (st *sealStatus) keyID() string { return string(st.KeyID) }
+
+// isKeyID tells whether id is the id of a key, or of none: it stands in prompts and commands to be
+// copied.
+func isKeyID(id string) bool {
+	return id == "" || len(id) == 32 && strings.Trim(id, "0123456789abcdef") == ""
+}
+
 // sealStatus asks a replica.
 func (r *replica) sealStatus(ctx context.Context) (st sealStatus, err error) {
 	text, err := r.ask(ctx, http.MethodGet, "/v1/seal-status")

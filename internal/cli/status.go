@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -17,8 +16,6 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
-
-	"github.com/vsecm/kubectl-vsecm/internal/publication"
 )
 
 const statusTimeout = 30 * time.Second
@@ -161,7 +158,11 @@ func (o statusOptions) show(ctx context.Context, all *safes) error {
 	if err != nil {
 		return err
 	}
-	o.missing(all, answered)
+	names := make([]string, len(answered))
+	for i, st := range answered {
+		names[i] = st.Replica
+	}
+	o.safe.tellMissed(o.streams.ErrOut, all, names)
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
@@ -198,18 +199,7 @@ func (o statusOptions) printAll(all *safes, texts [][]byte, errs []error) error 
 	return printObject(o.streams.Out, o.output.value, map[string]any{"replicas": replicas})
 }
 
-// missing names the replicas that were not asked: the addresses of --safe need not be all.
-func (o statusOptions) missing(all *safes, answered []status) {
-	if all.published == nil || o.safe.given() == "" {
-		return
-	}
-	for _, name := range slices.Sorted(maps.Keys(all.published.Replicas)) {
-		asked := slices.ContainsFunc(answered, func(st status) bool { return st.Replica == name })
-		if seen := all.published.Replicas[name].Seen; !asked && time.Since(seen) < publication.Stale {
-			fmt.Fprintf(o.streams.ErrOut, "note: %s was not asked: --safe does not lead to it\n", visible(name))
-		}
-	}
-}
+func (st *status) keyID() string { return st.KeyID }
 
 // sealed tells whether somebody has to unseal it. A Safe before sealing was built tells
 // no state.

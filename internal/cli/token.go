@@ -44,7 +44,7 @@ type tokenSource struct {
 func (s tokenSource) get(ctx context.Context, fingerprint string) (string, error) {
 	audience := publication.AudiencePrefix + fingerprint
 	if s.file == "" {
-		return s.cluster.token(ctx, s.namespace, s.account, audience)
+		return s.request(ctx, audience)
 	}
 	data, err := readFile(s.file, maxTokenSize)
 	if err != nil {
@@ -53,36 +53,76 @@ func (s tokenSource) get(ctx context.Context, fingerprint string) (string, error
 	defer clear(data)
 	token := string(bytes.TrimSpace(data))
 	// One that is for the API server would be refused, and need not be seen by Safe.
-	audiences, err := audiencesOf(token)
+	is, err := claimsOf(token)
 	if err != nil {
 		return "", fmt.Errorf("--token-file: %s: %w", s.file, err)
 	}
-	if !slices.Contains(audiences, audience) {
-		return "", withHint(fmt.Errorf("--token-file: %s: its token is not for this Safe", s.file),
-			"kubectl create token %s -n %s --audience %s", s.account, s.namespace, audience)
+	if !slices.Contains(is.Audience, audience) {
+		return "", fmt.Errorf("--token-file: %s: %w", s.file, errForAnother)
+	}
+	return token, nil
+}
+
+// errForAnother says that a file's token is not for the Safe that it was to be sent to.
+var errForAnother = errors.New("its token is not for this Safe")
+
+// adviseTokens says, with the errors of a token that is not for all of the replicas, how one is made
+// that is.
+func (s *safes) adviseTokens(errs []error) {
+	var of tokenSource
+	var wanted []string
+	for _, r := range s.replicas {
+		r.mu.Lock()
+		fingerprint := r.fingerprint
+		r.mu.Unlock()
+		if option := " --audience " + publication.AudiencePrefix + fingerprint; fingerprint != "" && !slices.Contains(wanted, option) {
+			of, wanted = r.source, append(wanted, option)
+		}
+	}
+	for i, err := range errs {
+		if errors.Is(err, errForAnother) {
+			errs[i] = withHint(err, "kubectl create token %s -n %s%s", of.account, of.namespace, strings.Join(wanted, ""))
+		}
+	}
+}
+
+// request has the cluster issue a token. Safe is sent no other than was asked for: it might be good
+// for more.
+func (s tokenSource) request(ctx context.Context, audience string) (string, error) {
+	token, err := s.cluster.token(ctx, s.namespace, s.account, audience)
+	if err != nil {
+		return "", err
+	}
+	is, err := claimsOf(token)
+	if err != nil || !slices.Equal(is.Audience, audiences{audience}) || is.Subject != "system:serviceaccount:"+s.namespace+":"+s.account {
+		return "", fmt.Errorf("asking %s: what it issued is not a token of service account %s/%s for this Safe alone", s.cluster, s.namespace, s.account)
 	}
 	return token, nil
 }
 
 var errNoToken = errors.New("not a service account's token")
 
-// audiencesOf reads a JWT's audiences. Nothing is verified: that is Safe's to do.
-func audiencesOf(token string) ([]string, error) {
+// claims are what a JWT says of itself.
+type claims struct {
+	Audience audiences `json:"aud"`
+	Subject  string    `json:"sub"`
+}
+
+// claimsOf reads a JWT. Nothing is verified: that is Safe's to do.
+func claimsOf(token string) (claims, error) {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
-		return nil, errNoToken
+		return claims{}, errNoToken
 	}
 	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
 	if err != nil {
-		return nil, errNoToken
+		return claims{}, errNoToken
 	}
-	var claims struct {
-		Audience audiences `json:"aud"`
+	var is claims
+	if err := json.Unmarshal(payload, &is); err != nil {
+		return claims{}, errNoToken
 	}
-	if err := json.Unmarshal(payload, &claims); err != nil {
-		return nil, errNoToken
-	}
-	return claims.Audience, nil
+	return is, nil
 }
 
 // audiences are one or several (RFC 7519, section 4.1.3).

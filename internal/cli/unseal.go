@@ -54,9 +54,9 @@ with --shares those of that set only.
 Each replica must first show, in TLS, a key that this cluster's Safe has
 published. A root key that it has no use for is not sent to it.
 
-Exit codes: 0 all replicas are unsealed, or have dropped the shares; 1 one is
-not, or another error; 2 the share is taken, and more are needed;
-130 interrupted.`,
+Exit codes: 0 all replicas that were asked are unsealed, or have dropped the
+shares; 1 one is not, or another error; 2 the share is taken, and more are
+needed; 130 interrupted.`,
 		Example: `  # Paste the key, or type a share, at the prompt
   kubectl vsecm unseal
 
@@ -115,7 +115,9 @@ func (o unsealOptions) run(ctx context.Context) error {
 	}
 	defer all.close()
 	if o.reset {
-		return o.drop(finding, all, public)
+		err := o.drop(finding, all, public)
+		o.safe.tellMissed(o.streams.ErrOut, all, all.shown())
+		return err
 	}
 
 	// First who needs which key: nobody is to look for one that is of no use.
@@ -151,7 +153,9 @@ func (o unsealOptions) run(ctx context.Context) error {
 		return err
 	}
 	defer cancel()
-	return o.give(sending, all, states, errs, given)
+	err = o.give(sending, all, states, errs, given)
+	o.safe.tellMissed(o.streams.ErrOut, all, all.shown())
+	return err
 }
 
 // A gift is what somebody gives to unseal with: a root key, a share, or, where none is needed,
@@ -196,16 +200,21 @@ func (o unsealOptions) take(all *safes, states []sealStatus, errs []error, quiet
 	if !waiting && o.file == "" && len(bytes.TrimSpace(text)) == 0 {
 		return gift{}, nil
 	}
-	if isAgeFile(text) {
-		plain, err := ageOpener{o.streams, o.identities}.open(name, text, unseal.MaxTextSize)
+	plain := !isAgeFile(text)
+	if !plain {
+		opened, err := ageOpener{o.streams, o.identities}.open(name, text, unseal.MaxTextSize)
 		if err != nil {
 			return gift{}, err
 		}
-		text = plain
+		text = opened
 	} else if len(o.identities) > 0 {
 		return gift{}, fmt.Errorf("-i is for an age file, and %s is none", name)
 	}
-	return parseGift(text, name)
+	given, err := parseGift(text, name)
+	if err == nil && plain && o.file != "" {
+		noteReadable(o.streams, o.file)
+	}
+	return given, err
 }
 
 // hush keeps a key that is pasted before it is asked for off the screen; nil where none is asked
@@ -290,6 +299,9 @@ func (o unsealOptions) tellProgress(all *safes, states []sealStatus) {
 func decode(r *replica, text []byte, into any) error {
 	if err := json.Unmarshal(text, into); err != nil {
 		return fmt.Errorf("%s: its answer is not Safe's", r.name)
+	}
+	if answer, ok := into.(interface{ keyID() string }); ok && !isKeyID(answer.keyID()) {
+		return fmt.Errorf("%s: its answer is not Safe's: what it calls its key is no key id", r.name)
 	}
 	return nil
 }

@@ -87,7 +87,7 @@ func (o unsealOptions) giveKey(ctx context.Context, r *replica, st sealStatus, k
 		return receipt{}, err
 	}
 	if now.State != unsealed {
-		return receipt{}, fmt.Errorf("%s: it is %s still: %s", r.name, now.State, now.Reason)
+		return receipt{}, fmt.Errorf("%s: it is %s still: %s", r.name, visible(now.State), visible(now.Reason))
 	}
 	said := fmt.Sprintf("unsealed with key %s", key.KeyID())
 	if st.State == unsealed {
@@ -134,7 +134,7 @@ func (o unsealOptions) giveShare(ctx context.Context, r *replica, st sealStatus,
 	}
 	p, has := now.of(set)
 	if !has {
-		return receipt{}, fmt.Errorf("%s: it is %s still, and tells of no share: %s", r.name, now.State, now.Reason)
+		return receipt{}, fmt.Errorf("%s: it is %s still, and tells of no share: %s", r.name, visible(now.State), visible(now.Reason))
 	}
 	return receipt{said: p.String(), state: now}, nil
 }

@@ -1,0 +1,54 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/vsecm/kubectl-vsecm/internal/publication"
+)
+
+// tellMissed names what there is of Safe that was not asked: pods that do not run, and replicas
+// that the addresses of --safe do not lead to. asked are the names of those that have
+// answered. Where one of the addresses has not, nobody knows which replica that is.
+func (f *safeFlag) tellMissed(w io.Writer, all *safes, asked []string) {
+	for _, pod := range all.idle {
+		fmt.Fprintf(w, "note: pod %s was not asked: %s\n", visible(pod.name), visible(pod.why))
+	}
+	if all.published == nil || f.given() == "" || len(asked) < len(all.replicas) {
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(all.published.Replicas)) {
+		seen := all.published.Replicas[name].Seen
+		if !slices.Contains(asked, name) && time.Since(seen) < publication.Stale {
+			fmt.Fprintf(w, "note: %s was not asked: --safe does not lead to it\n", visible(name))
+		}
+	}
+}
+
+// shown returns, for each replica that has shown itself in TLS, the name under which it is published.
+func (s *safes) shown() []string {
+	var names []string
+	of := make(map[string]string) // by public key: two addresses may lead to one replica
+	for _, r := range s.replicas {
+		r.mu.Lock()
+		fingerprint, may := r.fingerprint, r.names
+		r.mu.Unlock()
+		if fingerprint == "" {
+			continue
+		}
+		name, known := of[fingerprint]
+		if !known {
+			for _, name = range may {
+				if !slices.Contains(names, name) {
+					break
+				}
+			}
+			of[fingerprint] = name
+		}
+		names = append(names, name)
+	}
+	return names
+}
