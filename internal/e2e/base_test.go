@@ -21,6 +21,10 @@ func TestTwoReplicasComeUpByThemselves(t *testing.T) {
 
 	for _, pod := range found {
 		container := pod.Status.ContainerStatuses[0]
+		requests := pod.Spec.Containers[0].Resources.Requests
+		if cpu, memory := requests.Cpu().String(), requests.Memory().String(); len(pod.Spec.Containers) != 1 || cpu != "5m" || memory != "20Mi" {
+			t.Errorf("%s has %d containers, and requests %s of CPU and %s of memory, not 5m and 20Mi", pod.Name, len(pod.Spec.Containers), cpu, memory)
+		}
 		t.Run("the kernel holds "+pod.Name+" to its manifest", func(t *testing.T) { held(t, container.ContainerID) })
 		for _, condition := range pod.Status.Conditions {
 			if condition.Type == corev1.PodReady {
