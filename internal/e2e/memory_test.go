@@ -145,13 +145,19 @@ func person(t *testing.T, name, role string) string {
 // unseal gives Safe the key in a file. All replicas are unsealed after it.
 func unseal(t *testing.T, kubeconfig, file string) {
 	t.Helper()
+	if stdout, stderr, err := cluster.Kubectl(t, kubeconfig, text(t, file), "vsecm", "unseal", "--file", "-"); err != nil {
+		t.Fatalf("unseal: %v\n%s%s", err, stdout, stderr)
+	}
+}
+
+// text returns what a file holds.
+func text(t *testing.T, file string) string {
+	t.Helper()
 	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if stdout, stderr, err := cluster.Kubectl(t, kubeconfig, string(text), "vsecm", "unseal", "--file", "-"); err != nil {
-		t.Fatalf("unseal: %v\n%s%s", err, stdout, stderr)
-	}
+	return string(text)
 }
 
 func exitCode(err error) int {

@@ -22,11 +22,11 @@ type holder struct {
 	public           string // the set's public file
 }
 
-// holders splits a root key among people.
-func holders(t *testing.T, threshold int, names ...string) map[string]*holder {
+// holders splits the root key in a file among people.
+func holders(t *testing.T, key string, threshold int, names ...string) map[string]*holder {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "shares")
-	args := []string{"keygen", "--shares", fmt.Sprint(len(names)), "--threshold", fmt.Sprint(threshold), "--out-dir", dir}
+	args := []string{"keygen", "--shares", fmt.Sprint(len(names)), "--threshold", fmt.Sprint(threshold), "--out-dir", dir, "--root-key", key}
 	identities := map[string]*age.X25519Identity{}
 	for _, name := range names {
 		identity, err := age.GenerateX25519Identity()
@@ -56,8 +56,8 @@ func holders(t *testing.T, threshold int, names ...string) map[string]*holder {
 	return all
 }
 
-// give has a holder give a share, which is their own unless another is named.
-// It has to exit with a code, and to say something.
+// give has a holder give a share, their own or another, or a key. It has to exit
+// with a code, and to say something.
 func (h *holder) give(t *testing.T, share string, code int, says string) {
 	t.Helper()
 	stdout, stderr, err := cluster.Kubectl(t, h.kubeconfig, share, "vsecm", "unseal", "--file", "-", "--shares", h.public)
@@ -69,7 +69,8 @@ func (h *holder) give(t *testing.T, share string, code int, says string) {
 func TestSharesOfTheRootKey(t *testing.T) {
 	const taken, failed = 2, 1
 	install(t, "memory")
-	people := holders(t, 3, "alice", "bob", "carol", "dave", "erin")
+	key := rootKey(t)
+	people := holders(t, key, 3, "alice", "bob", "carol", "dave", "erin")
 	await(t, 2, "are sealed", sealed)
 	alice, bob, carol, dave := people["alice"], people["bob"], people["carol"], people["dave"]
 
@@ -102,6 +103,29 @@ func TestSharesOfTheRootKey(t *testing.T) {
 		dave.give(t, dave.share, 0, "unsealed")
 		await(t, 2, "are ready", ready)
 		wantStates(t, "unsealed unsealed")
+	})
+	t.Run("a holder who gives a whole key instead", func(t *testing.T) {
+		again := func() {
+			t.Helper()
+			if _, stderr, err := cluster.Kubectl(t, alice.kubeconfig, "", "vsecm", "seal"); err != nil {
+				t.Fatalf("seal: %v: %s", err, stderr)
+			}
+			await(t, 2, "are sealed", sealed)
+			alice.give(t, alice.share, taken, ": 1 of 3 shares (")
+		}
+		again()
+		// One of another cluster is named, stays where it is, and costs nobody their progress.
+		erin := people["erin"]
+		erin.give(t, text(t, rootKey(t)), failed, "and was not sent")
+		wantStates(t, "sealed sealed")
+		bob.give(t, bob.share, taken, ": 2 of 3 shares (")
+		// The right one unseals, whoever has it.
+		erin.give(t, text(t, key), 0, ": unsealed with key ")
+		await(t, 2, "are ready", ready)
+		wantStates(t, "unsealed unsealed")
+		carol.give(t, carol.share, 0, ": unsealed already")
+		// The shares that were given are gone.
+		again()
 	})
 	noRestarts(t)
 }
