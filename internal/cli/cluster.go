@@ -159,8 +159,9 @@ func (c *cluster) publication(ctx context.Context, namespace string) (*publicati
 	case err != nil:
 		return nil, fmt.Errorf("reading what Safe publishes: %w", err)
 	}
+	// An entry that somebody spoilt recognises nobody. The other replicas' are as good as before.
 	p, err := publication.Parse(found.Data)
-	if err != nil {
+	if err != nil && !errors.Is(err, publication.ErrMalformed) {
 		return nil, fmt.Errorf("reading ConfigMap %s/%s: %w", namespace, publication.Name, err)
 	}
 	return p, nil

@@ -79,3 +79,11 @@ func TestPodsThatDoNotRunAreNamed(t *testing.T) {
 		t.Errorf("got %v, %q", err, hints)
 	}
 }
+
+func TestOneSpoiltEntryKeepsNobodyFromTheOthers(t *testing.T) {
+	c := apiServer(t, `{"data":{"recipient":"age1x","replica.a":"scribble","replica.b":"{\"certificateSHA256\":\"ab\"}"}}`)
+	p, err := c.publication(t.Context(), "vsecm-system")
+	if err != nil || p.Recipient != "age1x" || len(p.Replicas) != 1 || p.Replicas["b"].CertificateSHA256 != "ab" {
+		t.Errorf("got %+v, %v", p, err)
+	}
+}
