@@ -127,7 +127,10 @@ func RunInCluster(ctx context.Context, c ClusterConfig, log *slog.Logger, auditL
 		Status:      func() serve.Status { return clusterStatus(c, objects) },
 		Sync:        func(context.Context, reconcile.Override) error { return errNoSources },
 	}
-	self := &ownIdentity{config: c.SPIFFE, log: log}
+	self, err := newOwnIdentity(c.SPIFFE, log)
+	if err != nil {
+		return err
+	}
 	if c.SPIFFE.Socket != "" {
 		parts.Source, parts.Workloads = self, self
 	}

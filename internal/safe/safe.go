@@ -101,7 +101,10 @@ func Run(ctx context.Context, cfg *config.Config, mode RootKey, log *slog.Logger
 		return err
 	}
 
-	self := &ownIdentity{config: cfg.SPIFFE, log: log}
+	self, err := newOwnIdentity(cfg.SPIFFE, log)
+	if err != nil {
+		return err
+	}
 	server, err := newServer(serverParts{
 		self: self, secrets: secrets, keeper: keeper, auditor: auditor,
 		log: log, metrics: metrics, sources: sources, objects: objects,

@@ -34,6 +34,17 @@ type knownIdentity struct {
 	workloads *identity.Mapper
 }
 
+// newOwnIdentity returns an identity that is yet to be learnt. An address that can never be
+// one is an error.
+func newOwnIdentity(c config.SPIFFE, log *slog.Logger) (*ownIdentity, error) {
+	if c.Socket != "" {
+		if err := workloadapi.ValidateAddress(c.Socket); err != nil {
+			return nil, fmt.Errorf("the SPIFFE Workload API's address %q: %w", c.Socket, err)
+		}
+	}
+	return &ownIdentity{config: c, log: log}, nil
+}
+
 const (
 	// firstSVIDPause and longestSVIDPause bound how long run waits before it begins anew.
 	firstSVIDPause   = time.Second
