@@ -20,16 +20,23 @@ type EncryptedSecretList struct {
 func (o *EncryptedSecret) DeepCopy() *EncryptedSecret {
 	c := *o
 	c.ObjectMeta = *o.ObjectMeta.DeepCopy()
-	c.Spec.Workloads = slices.Clone(o.Spec.Workloads)
-	c.Spec.EncryptedData = maps.Clone(o.Spec.EncryptedData)
-	if s := o.Spec.Secret; s != nil {
-		s := *s
-		s.Metadata.Labels = maps.Clone(s.Metadata.Labels)
-		s.Metadata.Annotations = maps.Clone(s.Metadata.Annotations)
-		c.Spec.Secret = &s
-	}
+	c.Spec = *o.Spec.DeepCopy()
 	// A condition holds nothing that can be changed from outside.
 	c.Status.Conditions = slices.Clone(o.Status.Conditions)
+	return &c
+}
+
+// DeepCopy returns a copy that shares nothing with s.
+func (s *EncryptedSecretSpec) DeepCopy() *EncryptedSecretSpec {
+	c := *s
+	c.Workloads = slices.Clone(s.Workloads)
+	c.EncryptedData = maps.Clone(s.EncryptedData)
+	if s.Secret != nil {
+		delivery := *s.Secret
+		delivery.Metadata.Labels = maps.Clone(delivery.Metadata.Labels)
+		delivery.Metadata.Annotations = maps.Clone(delivery.Metadata.Annotations)
+		c.Secret = &delivery
+	}
 	return &c
 }
 

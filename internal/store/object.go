@@ -56,20 +56,12 @@ func OwnedBy(owner string, o *v1alpha1.EncryptedSecret) *v1alpha1.EncryptedSecre
 			Labels:      maps.Clone(o.Labels),
 			Annotations: maps.Clone(o.Annotations),
 		},
-		Spec: o.Spec,
+		Spec: *o.Spec.DeepCopy(),
 	}
 	if c.Labels == nil {
 		c.Labels = make(map[string]string, 1)
 	}
 	c.Labels[v1alpha1.LabelSource] = owner
-	c.Spec.Workloads = slices.Clone(o.Spec.Workloads)
-	c.Spec.EncryptedData = maps.Clone(o.Spec.EncryptedData)
-	if s := o.Spec.Secret; s != nil {
-		delivery := *s
-		delivery.Metadata.Labels = maps.Clone(s.Metadata.Labels)
-		delivery.Metadata.Annotations = maps.Clone(s.Metadata.Annotations)
-		c.Spec.Secret = &delivery
-	}
 	return c
 }
 
