@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/vsecm/kubectl-vsecm/internal/publication"
+	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
 
 // edit changes the Secret's data where it stands.
@@ -31,13 +32,14 @@ func setRecord(t *testing.T, s site, record string) {
 	t.Helper()
 	switch s := s.(type) {
 	case *dirSite:
-		if err := os.Remove(s.file("recipient.txt")); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			t.Fatal(err)
-		}
 		if record == "" {
+			if err := os.Remove(s.file("recipient.txt")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				t.Fatal(err)
+			}
 			return
 		}
-		if err := os.WriteFile(s.file("recipient.txt"), []byte(record+"\n"), 0o600); err != nil {
+		// At once: an unsealed Safe that sees none puts its own back.
+		if err := encrypt.ReplaceFile(s.file("recipient.txt"), []byte(record+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	case *secretSite:
