@@ -249,10 +249,11 @@ func (st status) svidExpires() string {
 	return "in " + duration.HumanDuration(time.Until(st.SVID.NotAfter))
 }
 
-// printReasons says why replicas are sealed.
+// printReasons says why replicas are sealed, and what is amiss with the root key of those that
+// are not.
 func printReasons(w io.Writer, replicas []status) {
 	printOnce(w, replicas, func(st status) []string {
-		if !st.sealed() || st.Reason == "" {
+		if st.Reason == "" {
 			return nil
 		}
 		return []string{st.Reason}
