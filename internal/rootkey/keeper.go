@@ -63,8 +63,8 @@ type Keeper struct {
 	ceremonies *ceremonies
 
 	turn sync.Mutex
-	// seals counts the seals of this process. What was decided before one must not
-	// open the gate after it.
+	// seals counts the seals of this process, and those elsewhere that ended its ceremonies. What
+	// was decided before one must not open the gate after it.
 	seals uint64
 	// held: sealed here by an operator, and no mark of it was seen yet in the place, which would
 	// hold longer. It keeps Run from unsealing.
@@ -86,6 +86,9 @@ type Keeper struct {
 	obeyed           mark
 	marked, onRecord bool
 	proven           encrypt.Recipient
+	// Also under busy: when the last seal was whose mark was seen. Unlike obeyed it outlasts
+	// an unseal.
+	seen time.Time
 
 	firstLook chan struct{} // closed after it
 }
@@ -287,7 +290,8 @@ func (k *Keeper) Seal(ctx context.Context) error {
 	return nil
 }
 
-// mark leaves the mark of a seal, if it is not there.
+// mark leaves the mark of a seal, a new one also where one stands: so the others learn that what
+// was begun after that one is not to go on.
 func (k *Keeper) mark(ctx context.Context) error {
 	leave, err := k.enter(ctx)
 	if err != nil {
@@ -302,14 +306,11 @@ func (k *Keeper) mark(ctx context.Context) error {
 			return err
 		}
 		defer kept.Wipe()
-		at := kept.SealedAt
-		if !kept.Sealed() {
-			at = time.Now().UTC()
-			if err := k.config.Place.WriteMark(ctx, kept, at); err != nil {
-				return err
-			}
+		at := after(kept.SealedAt)
+		if err := k.config.Place.WriteMark(ctx, kept, at); err != nil {
+			return err
 		}
-		k.obeyed, k.marked = mark{at, kept.object}, true
+		k.obeyed, k.marked, k.seen = mark{at, kept.object}, true, at
 		return nil
 	})
 	if err == nil {

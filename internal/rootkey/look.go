@@ -64,16 +64,15 @@ func (k *Keeper) follow(ctx context.Context, kept *Kept, seals uint64) error {
 	if err := k.heed(ctx, kept); err != nil {
 		return err
 	}
-	newly := kept.Sealed() && k.unmarked
-	k.unmarked = !kept.Sealed()
 	if kept.Sealed() {
-		if newly { // sealed elsewhere: what was given here before does not count
-			k.ceremonies.reset()
-			k.announce()
+		if k.notices(kept) { // sealed elsewhere: what was given here before does not count
+			k.forget()
+			seals++ // it is no seal that leaves its own mark
 		}
 		k.obey(kept, recorded, seals)
 		return nil
 	}
+	k.unmarked = true
 	if k.Status().State == Unsealed {
 		return k.guard(ctx, kept, recorded)
 	}

@@ -31,8 +31,8 @@ func (k *Keeper) Unseal(ctx context.Context, text []byte, accept encrypt.KeyID) 
 }
 
 // unsealWith is Unseal with a key, which is its own from now on. since, where it is not nil,
-// says how many seals there were when the key began to come together: one more
-// undoes it.
+// says how many seals there were when the last share of the key was given: one more, here or
+// elsewhere, undoes it.
 func (k *Keeper) unsealWith(ctx context.Context, key *unseal.RootKey, accept encrypt.KeyID, since *uint64) error {
 	opened := false
 	defer func() {
@@ -48,13 +48,20 @@ func (k *Keeper) unsealWith(ctx context.Context, key *unseal.RootKey, accept enc
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	var first *time.Time // when Safe was sealed last, as it stood at first
-	return k.race(func() error {
+	err = k.race(func() error {
 		kept, seals, err := k.read(ctx, true)
 		if err != nil {
 			return err
 		}
 		defer kept.Wipe()
 		k.looked = true
+		if k.notices(kept) {
+			// Shares that were given before it do not lift it. A whole key that is given now may.
+			if k.forget(); since != nil {
+				return errMeanwhile
+			}
+			seals++
+		}
 		if first == nil {
 			first = &kept.SealedAt
 		}
@@ -86,6 +93,10 @@ func (k *Keeper) unsealWith(ctx context.Context, key *unseal.RootKey, accept enc
 		opened = true // or wiped
 		return k.openWith(key, kept, seals, "unsealed by an operator")
 	})
+	if errors.Is(err, errMeanwhile) {
+		k.forget() // of which seal, the next look need not tell
+	}
+	return err
 }
 
 // unmarkedStill tells whether no mark of a seal has appeared.
