@@ -17,7 +17,7 @@ import (
 
 const (
 	// ShareLifetime is how long the shares of a set count after the last of them that
-	// was good.
+	// was kept: a good one, and not the one that makes them enough.
 	ShareLifetime = 15 * time.Minute
 	// MaxCeremonies is of how many sets shares are gathered at once.
 	MaxCeremonies = 4

@@ -15,7 +15,7 @@ import (
 // the public part of the share's set; it may be nil where shares of the set are held
 // ([Status.Progress] tells). An unsealed Safe takes no share, and answers nil.
 //
-// Shares are held in memory for [ShareLifetime] after the last good one, or until Safe is unsealed or
+// Shares are held in memory for [ShareLifetime] after the last that was kept, or until Safe is unsealed or
 // sealed, or is stopped. What is refused changes nothing of that: [unseal.ErrOtherSet],
 // [unseal.ErrForged], [unseal.ErrDuplicate], [ErrSetNeeded], [ErrTooManySets], and
 // [ErrWrongKey] for a set of another key than Safe's.

@@ -39,13 +39,13 @@ type Progress struct {
 	// given again: whoever comes next is told why there are fewer than they
 	// thought.
 	Lapsed []int
-	// Expires is when Given lapses unless another share comes; zero if nothing is
-	// given.
+	// Expires is when Given lapses unless another share comes, and is kept; zero if
+	// nothing is given.
 	Expires time.Time
 }
 
 // NewCeremony returns a ceremony for the set. What was given lapses when no further share was
-// accepted for the lifetime, by the clock now.
+// kept for the lifetime, by the clock now.
 func NewCeremony(set *ShareSet, lifetime time.Duration, now func() time.Time) *Ceremony {
 	return &Ceremony{set: set, lifetime: lifetime, now: now, held: make(map[int]Share), lapsed: make(map[int]bool)}
 }
@@ -60,7 +60,7 @@ func (c *Ceremony) Set() *ShareSet { return c.set }
 // again and not all of them. Who has used the key calls Reset.
 //
 // A share that is refused ([ErrOtherSet], [ErrForged], [ErrDuplicate]) costs nothing,
-// and buys no time either. The progress is told in either case. With [ErrDamagedSet],
+// and buys no time either; nor does the one that reaches the threshold. The progress is told in either case. With [ErrDamagedSet],
 // at the threshold, the shares are dropped: more of them would not help.
 func (c *Ceremony) Add(share Share) (*RootKey, Progress, error) {
 	c.mu.Lock()
@@ -74,8 +74,10 @@ func (c *Ceremony) Add(share Share) (*RootKey, Progress, error) {
 	}
 	c.held[share.index] = share.clone()
 	delete(c.lapsed, share.index)
-	c.expires = c.now().Add(c.lifetime)
 	if len(c.held) < c.set.threshold {
+		// The one that reaches the threshold is not kept: given again and again it would keep the
+		// others for ever.
+		c.expires = c.now().Add(c.lifetime)
 		return nil, c.progress(), nil
 	}
 

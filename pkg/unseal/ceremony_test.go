@@ -158,6 +158,26 @@ func TestCeremonyLapses(t *testing.T) {
 	}
 }
 
+// Whoever has one share may give it as the last one over and over: the others lapse all the same.
+func TestTheLastShareBuysNoTime(t *testing.T) {
+	c, shares, clock := begin(t, 4, 3)
+	goesOn(t, c, shares[0])
+	before := goesOn(t, c, shares[1])
+	for _, s := range []Share{shares[2], shares[2], shares[3]} {
+		clock.advance(3 * time.Minute)
+		if p := ends(t, c, s); !p.Expires.Equal(before.Expires) {
+			t.Errorf("it lapses at %s, before it was %s", p.Expires, before.Expires)
+		}
+	}
+	if p := c.Progress(); !reflect.DeepEqual(p, before) {
+		t.Errorf("%+v, before it %+v", p, before)
+	}
+	clock.advance(time.Minute)
+	if !c.Expire() {
+		t.Error("it did not lapse")
+	}
+}
+
 func TestLapsedSharesNeverCount(t *testing.T) {
 	for name, look := range map[string]func(*Ceremony){
 		"nobody looked":  func(*Ceremony) {},
