@@ -74,12 +74,13 @@ func (o dealOptions) run(classic bool) error {
 			return err
 		}
 	}
+	interrupted := onInterruption(files.drop)
+	defer interrupted.end(files.drop)
 	if err := files.stage(append(sealed, set.Text())); err != nil {
 		return err
 	}
-	defer files.drop()
 	if screen != nil {
-		if err := screen.show(set, shares, files.drop); err != nil {
+		if err := screen.show(set, shares, interrupted); err != nil {
 			return err
 		}
 	}
@@ -92,6 +93,7 @@ func (o dealOptions) run(classic bool) error {
 		}
 	}
 	o.tell(set, holders)
+	interrupted.end(files.keep)
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
@@ -16,8 +17,10 @@ type shareFiles struct {
 	dir   string
 	names []string // the last one's presence says that all are there
 
+	mu        sync.Mutex
 	temporary string
-	made      bool // whether the folder is ours
+	made      bool     // whether the folder is ours
+	published []string // and not kept yet
 }
 
 // check tells whether the files can be made, as far as that can be known.
@@ -42,9 +45,11 @@ func (f *shareFiles) check() error {
 
 // stage writes the files where nobody looks for them. After an error nothing is left.
 func (f *shareFiles) stage(contents [][]byte) (err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	defer func() {
 		if err != nil {
-			f.drop()
+			f.undo()
 		}
 	}()
 	switch err := os.Mkdir(f.dir, 0o755); {
@@ -68,46 +73,90 @@ func (f *shareFiles) stage(contents [][]byte) (err error) {
 	return nil
 }
 
-// publish gives the files their names. After an error they have none.
-func (f *shareFiles) publish() error {
-	for i, name := range f.names {
-		if err := moveNew(filepath.Join(f.temporary, name), filepath.Join(f.dir, name)); err != nil {
-			for _, done := range f.names[:i] {
-				os.Remove(filepath.Join(f.dir, done))
-			}
+// publish gives the files their names, which they have until drop, or for good after keep. After an
+// error they have none.
+func (f *shareFiles) publish() (err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	defer func() {
+		if err != nil {
+			f.undo()
+		}
+	}()
+	// What can fail without a name fails before there is one.
+	folders, err := f.open()
+	defer func() {
+		for _, d := range folders {
+			d.Close()
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	for _, name := range f.names {
+		path := filepath.Join(f.dir, name)
+		if err := moveNew(filepath.Join(f.temporary, name), path); err != nil {
 			return err
 		}
+		f.published = append(f.published, path)
 	}
 	if err := os.RemoveAll(f.temporary); err != nil {
 		return err
 	}
-	f.temporary, f.made = "", false // what is there stays
-	if runtime.GOOS == "windows" {
-		return nil // a directory cannot be opened for that there
-	}
+	f.temporary = ""
 	// The names survive a loss of power.
-	for _, path := range []string{f.dir, filepath.Dir(filepath.Clean(f.dir))} {
-		d, err := os.Open(path)
-		if err != nil {
-			return err
-		}
-		err = d.Sync()
-		d.Close()
-		if err != nil {
+	for _, d := range folders {
+		if err := d.Sync(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// drop removes what was staged and not published.
+// open opens the folders that get a new name.
+func (f *shareFiles) open() (folders []*os.File, err error) {
+	if runtime.GOOS == "windows" {
+		return nil, nil // a directory cannot be opened for that there
+	}
+	paths := []string{f.dir}
+	if f.made {
+		paths = append(paths, filepath.Dir(filepath.Clean(f.dir)))
+	}
+	for _, path := range paths {
+		d, err := os.Open(path)
+		if err != nil {
+			return folders, err
+		}
+		folders = append(folders, d)
+	}
+	return folders, nil
+}
+
+// keep has what is published stay.
+func (f *shareFiles) keep() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.published, f.made = nil, false
+}
+
+// drop removes what was made and is not kept. What is under way ends first.
 func (f *shareFiles) drop() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.undo()
+}
+
+func (f *shareFiles) undo() {
+	for _, path := range f.published {
+		os.Remove(path)
+	}
 	if f.temporary != "" {
 		os.RemoveAll(f.temporary)
 	}
 	if f.made {
 		os.Remove(f.dir) // if there is nothing else in it
 	}
+	f.published = nil
 }
 
 // moveNew renames a file to a name that nothing has.

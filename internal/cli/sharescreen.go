@@ -4,9 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"sync"
-	"syscall"
 
 	"golang.org/x/term"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
@@ -57,8 +55,8 @@ func (s *shareScreen) close() {
 }
 
 // show shows every share, once. Where it does not come to its end, all traces that it can reach
-// are cleared away, and forget is called for the rest: then the shares are of no use.
-func (s *shareScreen) show(set *unseal.ShareSet, shares []unseal.Share, forget func()) error {
+// are cleared away, and so is what else the interruption undoes: then the shares are of no use.
+func (s *shareScreen) show(set *unseal.ShareSet, shares []unseal.Share, interrupted *interruption) error {
 	state, err := term.GetState(s.keyboard.fd)
 	if err != nil {
 		return fmt.Errorf("reading from the terminal: %w", err)
@@ -68,43 +66,21 @@ func (s *shareScreen) show(set *unseal.ShareSet, shares []unseal.Share, forget f
 		fmt.Fprint(s.out, clearScreen+usualScreen)
 		_ = term.Restore(s.keyboard.fd, state)
 	}
-	leave := func(code int) {
+	interrupted.push(func() {
+		s.mu.Lock() // nothing is shown any more
 		end()
-		forget()
 		fmt.Fprintln(s.keyboard.out, "note: given up: the shares that were shown are of no use")
-		os.Exit(code)
-	}
-	interrupted := make(chan os.Signal, 1)
-	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	done, ended := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(ended)
-		select {
-		case received := <-interrupted:
-			s.mu.Lock() // nothing is shown any more
-			number, _ := received.(syscall.Signal)
-			leave(exitInterrupted - int(syscall.SIGINT) + int(number))
-		case <-done:
-		}
-	}()
-	defer func() {
-		signal.Stop(interrupted)
-		close(done)
-		<-ended
-	}()
-
+	})
 	fmt.Fprint(s.out, alternateScreen)
 	for i, share := range shares {
 		if err = s.showOne(set, share, len(shares)-i-1); err != nil {
 			break
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if errors.Is(err, errInterrupted) {
-		leave(exitInterrupted)
+		interrupted.leave(exitInterrupted)
 	}
-	end()
+	interrupted.pop(end)
 	if err != nil {
 		return fmt.Errorf("on the terminal: %w", err)
 	}
