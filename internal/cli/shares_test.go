@@ -325,3 +325,63 @@ func TestAShareGoesToAHolderWithAnAgePlugin(t *testing.T) {
 		t.Errorf("exit code %d: %s%s", code, stdout, stderr)
 	}
 }
+
+// What a holder is sent as their share may be somebody's own key.
+func TestAWholeKeyThatIsNotTheSharesIsNotSent(t *testing.T) {
+	key, foreign := shareKey(t, 3, 2), newKey(t)
+	for name, tt := range map[string]struct {
+		key  *unseal.RootKey
+		args []string
+		file string // of the set
+		want string // "" unseals
+	}{
+		"with --shares":                 {foreign, []string{"--shares", "public"}, "public", "nothing was sent: this is no share but a whole root key, " + string(foreign.KeyID()) + ", and public is of root key " + string(key.KeyID())},
+		"in the file's folder":          {foreign, nil, unseal.ShareSetFile, "hint: ask whoever made it where it comes from; if that key is really meant, say --accept-key-id " + string(foreign.KeyID())},
+		"the shares' own key":           {key.RootKey, []string{"--shares", "public"}, "public", ""},
+		"one that is really meant":      {foreign, []string{"--accept-key-id", string(foreign.KeyID())}, unseal.ShareSetFile, ""},
+		"another than the one accepted": {foreign, []string{"--accept-key-id", string(key.KeyID())}, unseal.ShareSetFile, "--accept-key-id: the key given is " + string(foreign.KeyID())},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Chdir(t.TempDir())
+			s := startSafe(t, nil, "a", tt.key, safeKind{memory: true, record: tt.key == key.RootKey})
+			check(t, os.WriteFile(tt.file, key.set.Text(), 0o644))
+			code, stdout, stderr := run(t, string(tt.key.Text()), append([]string{"unseal", "--safe", s.socket}, tt.args...)...)
+			if tt.want == "" {
+				if code != exitOK || s.sealed() {
+					t.Errorf("exit code %d: %s%s", code, stdout, stderr)
+				}
+				return
+			}
+			if code != exitError || !strings.Contains(stderr, tt.want) || !s.sealed() || s.seal.attempts.Load() != 0 {
+				t.Errorf("exit code %d, %d attempts: %s%s", code, s.seal.attempts.Load(), stdout, stderr)
+			}
+		})
+	}
+}
+
+// On a Safe that has no record yet, --accept-key-id decides which key becomes its own.
+func TestSharesOfAnotherKeyThanTheAcceptedOneUnsealNoNewSafe(t *testing.T) {
+	t.Chdir(t.TempDir())
+	key, other := shareKey(t, 3, 2), newKey(t)
+	s := startSafe(t, nil, "a", key.RootKey, safeKind{memory: true})
+	t.Setenv(safeVariable, s.socket)
+	check(t, os.WriteFile("public", key.set.Text(), 0o644))
+	give := func(share int, code int, want string, args ...string) {
+		t.Helper()
+		got, stdout, stderr := run(t, key.shares[share-1], append([]string{"unseal"}, args...)...)
+		if got != code || !strings.Contains(stdout+stderr, want) {
+			t.Errorf("share %d: exit code %d, want %d and %q:\n%s%s", share, got, code, want, stdout, stderr)
+		}
+	}
+	// With the public file it is noticed here, and without it by Safe.
+	give(1, exitError, "--accept-key-id: the key given is "+string(key.KeyID()), "--shares", "public", "--accept-key-id", string(other.KeyID()))
+	if p := s.seal.Status().Progress; p.Given != 0 {
+		t.Errorf("the share was sent: %+v", p)
+	}
+	give(1, exitSealed, "1 of 2 shares (1)", "--shares", "public", "--accept-key-id", string(key.KeyID()))
+	give(2, exitError, "key "+string(other.KeyID())+" was accepted, but this is key "+string(key.KeyID()), "--accept-key-id", string(other.KeyID()))
+	if !s.sealed() {
+		t.Fatal("another key than the accepted one is Safe's")
+	}
+	give(2, exitOK, "unsealed with key "+string(key.KeyID()), "--accept-key-id", string(key.KeyID()))
+}

@@ -82,7 +82,7 @@ needed; 130 interrupted.`,
 	}
 	cmd.Flags().StringVarP(&o.file, "file", "f", "", "Take the root key, or a share, from this `FILE`, or - for standard input")
 	cmd.Flags().StringArrayVarP(&o.identities, "identity", "i", nil, "Open an age file with the identities in this `FILE`. May be repeated")
-	cmd.Flags().StringVar(&o.accept, "accept-key-id", "", "Where Safe has lost the record of its key, take the one with this key `ID`")
+	cmd.Flags().StringVar(&o.accept, "accept-key-id", "", "Give no other key than the one with this key `ID`; Safe takes it where it has no record of its own")
 	cmd.Flags().StringVar(&o.shares, "shares", "", "The shares' public `FILE` (default vsecm-shares.yaml in this folder, if it is there)")
 	cmd.Flags().BoolVar(&o.reset, "reset", false, "Drop the shares that were given so far")
 	_ = cmd.RegisterFlagCompletionFunc("accept-key-id", cobra.NoFileCompletions)
@@ -144,8 +144,8 @@ func (o unsealOptions) run(ctx context.Context) error {
 		}
 		given.set = public.set
 	}
-	if err := o.accepts(given); err != nil {
-		return err
+	if err := o.accepts(given, public); err != nil {
+		return errors.Join(append(errs, err)...)
 	}
 
 	sending, cancel, err := o.safe.conn.within(ctx, unsealTimeout)
@@ -266,10 +266,20 @@ func parseGift(text []byte, name string) (gift, error) {
 	return gift{key: key}, nil
 }
 
-// accepts tells whether what was given agrees with --accept-key-id.
-func (o unsealOptions) accepts(given gift) error {
-	if id := given.keyID(); o.accept != "" && id != "" && string(id) != o.accept {
+// accepts tells whether what was given agrees with --accept-key-id, and a whole key with the shares'
+// public file: what a holder is sent as their share may be somebody's own key, which a Safe without a
+// record would make its own.
+func (o unsealOptions) accepts(given gift, public *shareSetFile) error {
+	id := given.keyID()
+	switch {
+	case o.accept != "" && id != "" && string(id) != o.accept:
 		return fmt.Errorf("--accept-key-id: the key given is %s", id)
+	case o.accept != "" || given.key == nil || public.set == nil:
+		return nil
+	}
+	if own := public.set.Recipient().KeyID(); own != id {
+		return withHint(fmt.Errorf("nothing was sent: this is no share but a whole root key, %s, and %s is of root key %s", id, public.path, own),
+			"ask whoever made it where it comes from; if that key is really meant, say --accept-key-id %s", id)
 	}
 	return nil
 }
