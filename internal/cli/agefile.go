@@ -20,6 +20,10 @@ const (
 	ageIntro         = "age-encryption.org/"
 	maxIdentityFile  = 1 << 20
 	passphrasePrompt = "passphrase of %s (hidden): "
+
+	// maxWorkFactor bounds what a file, which may be anybody's, has scrypt do: 1 GiB of memory and a
+	// few seconds. age writes 18.
+	maxWorkFactor = 20
 )
 
 // isAgeFile tells whether text is an age file, armored or not.
@@ -145,6 +149,7 @@ func (p passphraseIdentity) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	identity.SetMaxWorkFactor(maxWorkFactor)
 	key, err := identity.Unwrap(stanzas)
 	if errors.Is(err, age.ErrIncorrectIdentity) {
 		return nil, errors.New("the passphrase is wrong")

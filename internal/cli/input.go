@@ -51,17 +51,32 @@ func readAll(in io.Reader, name string, most int) ([]byte, error) {
 }
 
 func readRootKey(streams genericiooptions.IOStreams, path string) (*unseal.RootKey, error) {
-	text, err := readBounded(streams, path, unseal.MaxTextSize)
+	text, name, err := rootKeyText(streams, path)
 	if err != nil {
 		return nil, err
 	}
 	defer clear(text)
 	key, err := unseal.Parse(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	noteReadable(streams, path)
 	return key, nil
+}
+
+// rootKeyText reads a root key, from a terminal without echo.
+func rootKeyText(streams genericiooptions.IOStreams, path string) (text []byte, name string, err error) {
+	t := terminalOf(streams)
+	if path != "-" || t == nil {
+		text, err = readBounded(streams, path, unseal.MaxTextSize)
+		return text, path, err
+	}
+	quiet, err := t.hush()
+	if err != nil {
+		return nil, "", err
+	}
+	text, err = quiet.ask("root key (hidden; paste it, then Enter): ")
+	return text, "what was typed", err
 }
 
 // noteReadable tells where others than its owner may read the file of a key.

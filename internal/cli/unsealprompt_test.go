@@ -174,6 +174,61 @@ func TestARootKeyIsKeptAsAnAgeFile(t *testing.T) {
 	}
 }
 
+// A file that has scrypt work without end is not worked on.
+func TestTheWorkOfAPassphraseIsBounded(t *testing.T) {
+	t.Chdir(t.TempDir())
+	s := newRealSafe(t, nil, "a", newKey(t))
+	blank := strings.Repeat("A", 43)
+	header := ageIntro + "v1\n-> scrypt " + blank[:22] + " 21\n" + blank + "\n--- " + blank + "\n"
+	check(t, os.WriteFile("slow.age", append([]byte(header), make([]byte, 64)...), 0o600))
+	p := at(t, "unseal", "--safe", s.socket, "--file", "slow.age")
+	p.typesHidden("passphrase of slow.age (hidden): ", 1, marker+"\r")
+	if code, screen := p.leaves(); code != exitError || !strings.Contains(screen, "work factor too large") {
+		t.Errorf("exit code %d; the screen shows:\n%s", code, screen)
+	}
+}
+
+// Wherever a root key comes from standard input, a terminal does not show it.
+func TestPromise01_ARootKeyThatIsTypedIsNotShown(t *testing.T) {
+	inFolder(t, nil)
+	kept, err := os.ReadFile("key.txt")
+	check(t, err)
+	key, err := unseal.Parse(kept)
+	check(t, err)
+	code, _, stderr := run(t, marker, "encrypt", "demo", "-n", "shop", "--from-file", "key=-", "-w", "secret.yaml")
+	if code != exitOK {
+		t.Fatal(stderr)
+	}
+	lines := strings.Split(strings.TrimSpace(string(key.Text())), "\n")
+	for name, tt := range map[string]struct {
+		args []string
+		want string
+	}{
+		"recipient": {[]string{"recipient", "--root-key", "-"}, key.Recipient().String()},
+		"keygen":    {append(dealtTo(t, "shares"), "--root-key", "-"), string(key.KeyID())},
+		"reveal":    {[]string{"reveal", "-f", "secret.yaml", "--root-key", "-"}, marker},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := at(t, tt.args...)
+			p.typesHidden("root key "+keyPrompt, 1, strings.ReplaceAll(string(key.Text()), "\n", "\r"))
+			code, screen := p.leaves()
+			if code != exitOK || !strings.Contains(screen, tt.want) {
+				t.Errorf("exit code %d; the screen shows:\n%s", code, screen)
+			}
+			for _, secret := range []string{lines[0][20:40], lines[2][:20]} {
+				if strings.Contains(screen, secret) {
+					t.Errorf("the screen shows the key:\n%s", screen)
+				}
+			}
+		})
+	}
+	p := at(t, "recipient", "--root-key", "-")
+	p.typesHidden(keyPrompt, 1, lines[0]+"\r\x03")
+	if code, screen := p.leaves(); code != exitInterrupted || strings.Contains(screen, lines[0][20:40]) {
+		t.Errorf("exit code %d; the screen shows:\n%s", code, screen)
+	}
+}
+
 func TestKeyLinesAreCountedAsTheyAreParsed(t *testing.T) {
 	for text, want := range map[string]int{
 		"": 0, "\n \r\n": 0, "a": 1, "a\nb": 2, `a\nb\nc`: 3, "a\\nb\nc\n": 3, "x App version: y\n\na\n": 1, `\n\na`: 1,
