@@ -2,6 +2,7 @@ package rootkey
 
 import (
 	"context"
+	"runtime/debug"
 	"time"
 )
 
@@ -43,6 +44,7 @@ func (k *Keeper) forget() {
 	k.ceremonies.reset()
 	k.turn.Unlock()
 	k.announce()
+	debug.FreeOSMemory()
 }
 
 // after returns the time of a seal: now, but always another than that of the mark which stands

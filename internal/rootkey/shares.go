@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
@@ -57,12 +58,14 @@ func (k *Keeper) UnsealWithShare(ctx context.Context, share unseal.Share, set *u
 func (k *Keeper) ResetShares(sets ...unseal.SetID) {
 	k.ceremonies.reset(sets...)
 	k.announce()
+	debug.FreeOSMemory()
 	k.config.Log.Info("shares of the root key were reset by an operator")
 }
 
 // lapsed is told when shares of a set have lapsed.
 func (k *Keeper) lapsed(p unseal.Progress) {
 	k.announce()
+	debug.FreeOSMemory()
 	k.config.Log.Warn("shares of the root key lapsed, since nobody gave another in time", "set", p.Set, "shares", fmt.Sprint(p.Lapsed))
 }
 

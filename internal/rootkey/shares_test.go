@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -277,6 +278,37 @@ func TestSharesLapse(t *testing.T) {
 			t.Errorf("%d sets", n)
 		}
 		r.has(d)
+	})
+}
+
+// What was made of shares that are wiped is garbage, and not left for the collector's time.
+func TestShareMemoryIsHandedBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := deal(t, keyA, 3, 3)
+		s := newDirSite(t)
+		s.put("", marked, recipientOf(keyA).String())
+		r := newRig(t, s.place(), mode(memory)).watch(d).run()
+		r.settled()
+		for _, end := range []struct {
+			how string
+			do  func()
+		}{
+			{"a lapse", func() { time.Sleep(ShareLifetime + time.Second); synctest.Wait() }},
+			{"a reset", func() { r.keeper.ResetShares() }},
+			{"a seal elsewhere", func() {
+				s.put("", time.Now().Format(time.RFC3339), recipientOf(keyA).String())
+				looks(t, r)
+			}},
+		} {
+			r.gives(d, 1)
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			end.do()
+			runtime.ReadMemStats(&after)
+			if r.has(d); after.NumForcedGC == before.NumForcedGC {
+				t.Errorf("not after %s", end.how)
+			}
+		}
 	})
 }
 

@@ -34,6 +34,7 @@ func (s *ShareSet) combine(shares []Share) (*RootKey, error) {
 		given [MaxShares + 1]bool
 		parts []secretsharing.Share
 	)
+	defer func() { wipeParts(parts) }()
 	for _, share := range shares {
 		if err := s.check(share); err != nil {
 			return nil, err
@@ -43,10 +44,10 @@ func (s *ShareSet) combine(shares []Share) (*RootKey, error) {
 		}
 		given[share.index] = true
 		part := secretsharing.Share{ID: group.Ristretto255.NewScalar().SetUint64(uint64(share.index)), Value: group.Ristretto255.NewScalar()}
+		parts = append(parts, part) // before it has a number, so that it is wiped in any case
 		if err := part.Value.UnmarshalBinary(share.scalar()[:]); err != nil {
 			return nil, fmt.Errorf("reading share %d: %w", share.index, err)
 		}
-		parts = append(parts, part)
 	}
 	if len(parts) < s.threshold {
 		return nil, fmt.Errorf("%w: %d, where %d are needed", ErrTooFew, len(parts), s.threshold)
@@ -55,8 +56,19 @@ func (s *ShareSet) combine(shares []Share) (*RootKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("combining shares: %w", err)
 	}
+	defer wipeScalar(secret)
 	return s.unwrap(secret)
 }
+
+// wipeParts overwrites the numbers of shares. circl's own copies of them are out of reach.
+func wipeParts(parts []secretsharing.Share) {
+	for _, part := range parts {
+		wipeScalar(part.Value)
+	}
+}
+
+// wipeScalar overwrites a number where it stands.
+func wipeScalar(n group.Scalar) { n.SetUint64(0) }
 
 // unwrap decrypts the key. Whatever fails, the file is to blame, since every share was
 // checked; and what age or Parse says of the content is not repeated.

@@ -2,6 +2,7 @@ package unseal
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cloudflare/circl/group"
+	"github.com/cloudflare/circl/secretsharing"
 )
 
 func TestParseShareReadsWhatTextWrites(t *testing.T) {
@@ -141,6 +145,16 @@ func TestASharesOwnBytesAreWiped(t *testing.T) {
 		t.Error("a share of its own bytes was wiped, too")
 	}
 	Share{}.Wipe()
+}
+
+func TestTheNumbersOfSharesAreWiped(t *testing.T) {
+	parts := secretsharing.New(rand.Reader, 1, group.Ristretto255.RandomScalar(rand.Reader)).Share(3)
+	wipeParts(append(parts, secretsharing.Share{Value: group.Ristretto255.NewScalar()})) // one that was not read
+	for _, part := range parts {
+		if !part.Value.IsZero() {
+			t.Errorf("share %v is left", part.ID)
+		}
+	}
 }
 
 func TestPromise01_NothingPrintsAShare(t *testing.T) {

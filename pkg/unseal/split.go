@@ -48,12 +48,14 @@ func split(key *RootKey, n, threshold int) (*ShareSet, []Share, error) {
 	}
 	// circl draws from crypto/rand, whatever reader it is given, and so does age.
 	secret := group.Ristretto255.RandomScalar(rand.Reader)
+	defer wipeScalar(secret)
 	wrapped, err := wrap(key, secret)
 	if err != nil {
 		return nil, nil, fmt.Errorf("encrypting the root key for its shares: %w", err)
 	}
 	// circl counts the shares that do not suffice.
 	parts := secretsharing.New(rand.Reader, uint(threshold-1), secret).Share(uint(n))
+	defer wipeParts(parts)
 
 	shares := make([]Share, n)
 	hashes := make([][sha256.Size]byte, n)
