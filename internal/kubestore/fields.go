@@ -41,7 +41,7 @@ type fields struct {
 func appliedFields(managed []metav1.ManagedFieldsEntry) (f fields, ok bool) {
 	for _, m := range managed {
 		if m.Manager == FieldManager && m.Operation == metav1.ManagedFieldsOperationApply && m.Subresource == "" && m.FieldsV1 != nil {
-			return f, json.Unmarshal(m.FieldsV1.Raw, &f) == nil
+			return f, json.Unmarshal(m.FieldsV1.GetRawBytes(), &f) == nil
 		}
 	}
 	return f, false
