@@ -11,6 +11,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/vsecm/kubectl-vsecm/internal/kube"
 	"github.com/vsecm/kubectl-vsecm/internal/publication"
@@ -135,6 +136,23 @@ func (s *secretSite) remove(resource, name string) {
 	}
 }
 
+// create puts an object in the place of the one that there is: a Safe that runs may be quick to
+// make one of its own.
+func (s *secretSite) create(resource, name string, object runtime.Object) {
+	s.t.Helper()
+	eventually(s.t, name+" is created", func() bool {
+		err := s.client.Core.Post().Namespace(s.namespace).Resource(resource).Body(object).Do(s.t.Context()).Error()
+		if apierrors.IsAlreadyExists(err) {
+			s.remove(resource, name)
+			return false
+		}
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		return true
+	})
+}
+
 func (s *secretSite) put(key, mark, record string) {
 	s.t.Helper()
 	s.remove("secrets", "vsecm-root-key")
@@ -148,16 +166,12 @@ func (s *secretSite) put(key, mark, record string) {
 		if mark != "" {
 			secret.Annotations = map[string]string{AnnotationSealed: strings.TrimSpace(mark)}
 		}
-		if err := s.client.Core.Post().Namespace(s.namespace).Resource("secrets").Body(secret).Do(s.t.Context()).Error(); err != nil {
-			s.t.Fatal(err)
-		}
+		s.create("secrets", secret.Name, secret)
 	}
 	if record != "" {
 		cm := &kube.ConfigMap{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"}, Data: map[string]string{publication.KeyRecipient: record}}
 		cm.Namespace, cm.Name = s.namespace, publication.Name
-		if err := s.client.Core.Post().Namespace(s.namespace).Resource("configmaps").Body(cm).Do(s.t.Context()).Error(); err != nil {
-			s.t.Fatal(err)
-		}
+		s.create("configmaps", cm.Name, cm)
 	}
 }
 
