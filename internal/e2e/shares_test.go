@@ -116,7 +116,7 @@ func TestSharesOfTheRootKey(t *testing.T) {
 		again()
 		// One of another cluster is named, stays where it is, and costs nobody their progress.
 		erin := people["erin"]
-		erin.give(t, text(t, rootKey(t)), failed, "and was not sent")
+		erin.give(t, text(t, rootKey(t)), failed, "nothing was sent")
 		wantStates(t, "sealed sealed")
 		bob.give(t, bob.share, taken, ": 2 of 3 shares (")
 		// The right one unseals, whoever has it.
