@@ -125,7 +125,7 @@ func (o recipientOptions) ask(ctx context.Context) (publicKey, error) {
 }
 
 // errNoKeyYet says that there is nothing to encrypt to.
-var errNoKeyYet = errors.New("Safe has no root key yet")
+var errNoKeyYet = errors.New("there is no root key yet: Safe has none")
 
 // published returns the recipient that Safe publishes in the cluster, and where that was. The
 // error is [errNoCluster] where no kubeconfig leads to one.
