@@ -21,8 +21,7 @@ func (o *EncryptedSecret) DeepCopy() *EncryptedSecret {
 	c := *o
 	c.ObjectMeta = *o.ObjectMeta.DeepCopy()
 	c.Spec = *o.Spec.DeepCopy()
-	// A condition holds nothing that can be changed from outside.
-	c.Status.Conditions = slices.Clone(o.Status.Conditions)
+	c.Status = *o.Status.DeepCopy()
 	return &c
 }
 
@@ -38,6 +37,65 @@ func (s *EncryptedSecretSpec) DeepCopy() *EncryptedSecretSpec {
 		c.Secret = &delivery
 	}
 	return &c
+}
+
+// DeepCopy returns a copy that shares nothing with s.
+func (s *EncryptedSecretStatus) DeepCopy() *EncryptedSecretStatus {
+	c := *s
+	// A condition holds nothing that can be changed from outside.
+	c.Conditions = slices.Clone(s.Conditions)
+	c.KeyIDs = slices.Clone(s.KeyIDs)
+	c.Secret = copyOf(s.Secret)
+	return &c
+}
+
+// DeepCopy returns a copy that shares nothing with g.
+func (g *GitSource) DeepCopy() *GitSource {
+	c := *g
+	c.ObjectMeta = *g.ObjectMeta.DeepCopy()
+	c.Spec = *g.Spec.DeepCopy()
+	c.Status = *g.Status.DeepCopy()
+	return &c
+}
+
+// DeepCopy returns a copy that shares nothing with s.
+func (s *GitSourceSpec) DeepCopy() *GitSourceSpec {
+	c := *s
+	c.Interval, c.SecretRef, c.Prune, c.Webhook = copyOf(s.Interval), copyOf(s.SecretRef), copyOf(s.Prune), copyOf(s.Webhook)
+	if c.Verify = copyOf(s.Verify); c.Verify != nil {
+		c.Verify.SecretRef = copyOf(s.Verify.SecretRef)
+	}
+	c.Namespaces = slices.Clone(s.Namespaces)
+	return &c
+}
+
+// DeepCopy returns a copy that shares nothing with s.
+func (s *GitSourceStatus) DeepCopy() *GitSourceStatus {
+	c := *s
+	c.Conditions = slices.Clone(s.Conditions)
+	c.AppliedAt, c.Deletions, c.Verification = copyOf(s.AppliedAt), copyOf(s.Deletions), copyOf(s.Verification)
+	c.Faults, c.Warnings, c.PendingDeletions = slices.Clone(s.Faults), slices.Clone(s.Warnings), slices.Clone(s.PendingDeletions)
+	return &c
+}
+
+func copyOf[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	c := *p
+	return &c
+}
+
+// DeepCopyObject implements [runtime.Object].
+func (g *GitSource) DeepCopyObject() runtime.Object { return g.DeepCopy() }
+
+// DeepCopyObject implements [runtime.Object].
+func (l *GitSourceList) DeepCopyObject() runtime.Object {
+	c := &GitSourceList{TypeMeta: l.TypeMeta, ListMeta: *l.ListMeta.DeepCopy(), Items: make([]GitSource, len(l.Items))}
+	for i := range l.Items {
+		c.Items[i] = *l.Items[i].DeepCopy()
+	}
+	return c
 }
 
 // DeepCopyObject implements [runtime.Object].

@@ -8,3 +8,6 @@ var GroupVersion = schema.GroupVersion{Group: Group, Version: "v1alpha1"}
 // ResourceEncryptedSecrets is the name of [EncryptedSecret] in the paths of the Kubernetes
 // API.
 const ResourceEncryptedSecrets = "encryptedsecrets"
+
+// ResourceGitSources is the name of [GitSource] in the paths of the Kubernetes API.
+const ResourceGitSources = "gitsources"

@@ -21,6 +21,13 @@ const (
 	// AnnotationPath is the path, within its source's repository, of the file
 	// that an object came from.
 	AnnotationPath = Group + "/path"
+
+	// AnnotationAdopt, with the value "true" on a Kubernetes Secret that is not Safe's, lets an [EncryptedSecret] of
+	// its name take it over.
+	AnnotationAdopt = Group + "/adopt"
+
+	// LabelDelivered is what the Kubernetes Secrets bear that Safe delivers.
+	LabelDelivered = Group + "/delivered"
 )
 
 // An EncryptedSecret is a set of sealed values and where they may go. It holds
@@ -76,6 +83,25 @@ type SecretMetadata struct {
 type EncryptedSecretStatus struct {
 	// ObservedGeneration is the generation of the object that this is about.
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
-	// Conditions, at most one of each type.
+	// Conditions: Ready; Reconciling and Stalled, while they are true; at most one of each.
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
+	// KeyIDs are the root keys that the values are sealed to and that Safe holds.
+	KeyIDs []string `json:"keyIDs,omitempty"`
+	// Revision is the commit with which the object's source applied it as it is; empty if it has no source.
+	Revision string `json:"revision,omitempty"`
+	// Secret is the Kubernetes Secret that the object was delivered as.
+	Secret *DeliveredSecret `json:"secret,omitempty"`
+}
+
+// A DeliveredSecret is a Kubernetes Secret as Safe left it. While it is that one and at that resource version,
+// nobody has touched it since.
+type DeliveredSecret struct {
+	UID             string `json:"uid"`
+	ResourceVersion string `json:"resourceVersion"`
+	// Generation of the EncryptedSecret that it holds.
+	Generation int64 `json:"generation"`
+	// DeliveredAt is when its content was written last.
+	DeliveredAt metav1.Time `json:"deliveredAt"`
+	// Adopted says that the Secret was there before, and was annotated [AnnotationAdopt].
+	Adopted bool `json:"adopted,omitempty"`
 }

@@ -12,6 +12,7 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -23,8 +24,9 @@ import (
 
 // A Client reaches the API groups that Safe needs. It is safe for concurrent use.
 type Client struct {
-	Core           rest.Interface // Secrets and ConfigMaps
-	VSecM          rest.Interface // EncryptedSecrets
+	Core           rest.Interface // Secrets, ConfigMaps and Events
+	VSecM          rest.Interface // EncryptedSecrets and GitSources
+	Coordination   rest.Interface // Leases
 	Authentication rest.Interface // TokenReviews
 	Authorization  rest.Interface // SubjectAccessReviews
 }
@@ -37,12 +39,14 @@ var ParameterCodec = runtime.NewParameterCodec(scheme)
 
 func newScheme() *runtime.Scheme {
 	s := runtime.NewScheme()
-	s.AddKnownTypes(CoreVersion, &Secret{}, &ConfigMap{})
+	s.AddKnownTypes(CoreVersion, &Secret{}, &ConfigMap{}, &Event{})
+	s.AddKnownTypes(coordinationv1.SchemeGroupVersion, &coordinationv1.Lease{})
 	s.AddKnownTypes(authenticationv1.SchemeGroupVersion, &authenticationv1.TokenReview{})
 	s.AddKnownTypes(authorizationv1.SchemeGroupVersion, &authorizationv1.SubjectAccessReview{})
-	s.AddKnownTypes(v1alpha1.GroupVersion, &v1alpha1.EncryptedSecret{}, &v1alpha1.EncryptedSecretList{})
+	s.AddKnownTypes(v1alpha1.GroupVersion, &v1alpha1.EncryptedSecret{}, &v1alpha1.EncryptedSecretList{},
+		&v1alpha1.GitSource{}, &v1alpha1.GitSourceList{})
 	for _, gv := range []schema.GroupVersion{
-		CoreVersion, authenticationv1.SchemeGroupVersion, authorizationv1.SchemeGroupVersion, v1alpha1.GroupVersion,
+		CoreVersion, authenticationv1.SchemeGroupVersion, authorizationv1.SchemeGroupVersion, coordinationv1.SchemeGroupVersion, v1alpha1.GroupVersion,
 	} {
 		metav1.AddToGroupVersion(s, gv)
 	}
@@ -64,6 +68,7 @@ func NewClient(config *rest.Config) (*Client, error) {
 	}{
 		{&c.Core, CoreVersion, "/api"},
 		{&c.VSecM, v1alpha1.GroupVersion, "/apis"},
+		{&c.Coordination, coordinationv1.SchemeGroupVersion, "/apis"},
 		{&c.Authentication, authenticationv1.SchemeGroupVersion, "/apis"},
 		{&c.Authorization, authorizationv1.SchemeGroupVersion, "/apis"},
 	} {

@@ -146,7 +146,10 @@ func (s *Store) take(r *received) {
 	}
 	r.strip()
 	before := s.known[key]
-	now := known{uid: r.UID, version: r.ResourceVersion, owner: r.owner(), others: r.others, fault: r.fault}
+	now := known{
+		uid: r.UID, version: r.ResourceVersion, owner: r.owner(), others: r.others, fault: r.fault,
+		generation: r.Generation, status: r.status,
+	}
 	s.known[key] = now
 	if r.fault == nil {
 		s.memory.Put(key, r.object)

@@ -23,6 +23,7 @@ type received struct {
 	metav1.ObjectMeta
 
 	object *v1alpha1.EncryptedSecret // as the store keeps it; nil if there is a fault
+	status *v1alpha1.EncryptedSecretStatus
 	fault  error
 	others names // of labels and annotations
 }
@@ -36,11 +37,12 @@ type receivedList struct {
 
 // UnmarshalJSON implements [json.Unmarshaler]. Its errors, and r.fault, quote nothing of data.
 func (r *received) UnmarshalJSON(data []byte) error {
-	var whole struct { // but for the status, which is nothing to serve
+	var whole struct {
 		metav1.TypeMeta
 		metav1.ObjectMeta `json:"metadata"`
 
-		Spec v1alpha1.EncryptedSecretSpec `json:"spec"`
+		Spec   v1alpha1.EncryptedSecretSpec `json:"spec"`
+		Status json.RawMessage              `json:"status"`
 	}
 	err := json.Unmarshal(data, &whole)
 	if err != nil {
@@ -64,6 +66,11 @@ func (r *received) UnmarshalJSON(data []byte) error {
 			Labels: whole.Labels, Annotations: whole.Annotations,
 		},
 		Spec: whole.Spec,
+	}
+	// A status that makes no sense is none: it will be written anew.
+	var status v1alpha1.EncryptedSecretStatus
+	if len(whole.Status) > 0 && json.Unmarshal(whole.Status, &status) == nil {
+		r.status = &status
 	}
 	return nil
 }
@@ -100,6 +107,9 @@ func (r *received) DeepCopyObject() runtime.Object {
 	if r.object != nil {
 		c.object = r.object.DeepCopy()
 	}
+	if r.status != nil {
+		c.status = r.status.DeepCopy()
+	}
 	return &c
 }
 
@@ -107,7 +117,7 @@ func (r *received) DeepCopyObject() runtime.Object {
 func (l *receivedList) DeepCopyObject() runtime.Object {
 	c := &receivedList{TypeMeta: l.TypeMeta, ListMeta: *l.ListMeta.DeepCopy(), Items: make([]*received, len(l.Items))}
 	for i, r := range l.Items {
-		c.Items[i] = r.DeepCopyObject().(*received) //nolint:forcetypeassert // it returns nothing else
+		c.Items[i] = r.DeepCopyObject().(*received) // it returns nothing else
 	}
 	return c
 }

@@ -66,6 +66,9 @@ type known struct {
 	// others names the labels and annotations that are not the owner's to remove.
 	others names
 	fault  error // why the newest version of it is not served
+	// What the status of it is about, and the status; nil if it has none.
+	generation int64
+	status     *v1alpha1.EncryptedSecretStatus
 }
 
 // New returns a store of the cluster that client reaches. It does not connect.
@@ -91,7 +94,7 @@ func backoff() *wait.Backoff {
 // Run fills the store and follows the cluster until ctx ends, whose error it returns. Then the
 // store is closed: its methods return [store.ErrClosed]. It may be called once.
 func (s *Store) Run(ctx context.Context) error {
-	defer s.memory.Close() //nolint:errcheck // nobody else closes it
+	defer s.memory.Close() // nobody else closes it
 	// The reflector says what it meets through klog.
 	logger := logr.FromSlogHandler(s.log.Handler())
 	reflector := cache.NewReflectorWithOptions(s.source, nil, (*mirror)(s), cache.ReflectorOptions{

@@ -106,6 +106,7 @@ func RunInCluster(ctx context.Context, c ClusterConfig, log *slog.Logger, auditL
 
 	objects := kubestore.New(client, log)
 	gate := unseal.NewGate()
+	defer gate.Shut()
 	secrets := cache.New(gate, metrics, log)
 	keeper := rootkey.New(rootkey.Config{
 		Place:  rootkey.NewSecretPlace(client, c.Namespace, c.RootKey.Name, c.RootKey.Path),

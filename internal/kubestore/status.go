@@ -1,0 +1,68 @@
+package kubestore
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
+	"github.com/vsecm/kubectl-vsecm/internal/kube"
+	"github.com/vsecm/kubectl-vsecm/internal/store"
+)
+
+// StatusManager is the field manager of what Safe writes into the status of objects.
+const StatusManager = "vsecm-status"
+
+// A Standing is what the cluster holds of an object beside what is served.
+type Standing struct {
+	UID types.UID
+	// Generation of the newest version, which changes with its spec.
+	Generation int64
+	// Status is nil if the object has none. It is shared: it is never changed.
+	Status *v1alpha1.EncryptedSecretStatus
+	// Fault says why the newest version cannot be decoded; nil if it can.
+	Fault error
+}
+
+// Standing returns how the object of key stands, and false if there is none. A
+// status that has changed is no change that Watch tells of.
+func (s *Store) Standing(key store.Key) (Standing, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k, ok := s.known[key]
+	return Standing{UID: k.uid, Generation: k.generation, Status: k.status, Fault: k.fault}, ok
+}
+
+// WriteStatus makes status that of the object of key with that UID. One that is gone, or that
+// another one has taken the place of, is [store.ErrNotFound]. Its further errors are those of
+// [Store.Apply].
+func (s *Store) WriteStatus(ctx context.Context, key store.Key, uid types.UID, status *v1alpha1.EncryptedSecretStatus) error {
+	if err := s.wait(ctx); err != nil {
+		return err
+	}
+	body, err := json.Marshal(map[string]any{
+		"apiVersion": v1alpha1.APIVersion,
+		"kind":       v1alpha1.KindEncryptedSecret,
+		"metadata":   map[string]any{"namespace": key.Namespace, "name": key.Name, "uid": uid},
+		"status":     status,
+	})
+	if err != nil {
+		return err
+	}
+	force := true
+	r := &received{}
+	err = s.do(ctx, at(s.source.client.Patch(types.ApplyPatchType), key).SubResource("status").
+		VersionedParams(&metav1.PatchOptions{FieldManager: StatusManager, Force: &force}, kube.ParameterCodec).Body(body), r)
+	switch {
+	case apierrors.IsNotFound(err) || apierrors.IsConflict(err): // the UID is another
+		return fmt.Errorf("status of %s: %w", key, store.ErrNotFound)
+	case err != nil:
+		return refusal(ctx, "writing the status of "+key.String(), err)
+	}
+	s.saw(r)
+	return nil
+}
