@@ -32,7 +32,12 @@ require (
 	sigs.k8s.io/yaml v1.6.0
 )
 
-require github.com/golang/protobuf v1.5.4 // indirect
+require (
+	github.com/ProtonMail/go-crypto v1.5.2 // indirect
+	github.com/golang/protobuf v1.5.4 // indirect
+	github.com/hiddeco/sshsig v0.2.0 // indirect
+	github.com/skeema/knownhosts v1.3.3 // indirect
+)
 
 require (
 	filippo.io/edwards25519 v1.2.0 // indirect
