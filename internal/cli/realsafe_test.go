@@ -113,7 +113,7 @@ func startSafe(t *testing.T, cp *controlplane.ControlPlane, name string, key *un
 	config := serve.Config{
 		Certificate: certificate, Cache: s.cache, RootKey: s.seal, Audit: auditLog, Log: log, Metrics: registry,
 		Status: func() serve.Status { return serve.Status{Version: "v1.2.3", Replica: name} },
-		Sync:   func(context.Context, reconcile.Override) error { return nil },
+		Sync:   func(context.Context, string, reconcile.Override) error { return nil },
 	}
 	socket, err := serve.ListenOperator(filepath.Join(dir, "operator"))
 	check(t, err)

@@ -11,6 +11,7 @@
 //	https://vsecm.com/problems/key-id-needed      409  unseal: which root key this Safe had is not on record; name the one that is accepted
 //	https://vsecm.com/problems/share-set-needed   409  unseal: this replica holds no share of the set; send the set's public file, too
 //	https://vsecm.com/problems/too-many-sets      409  unseal: shares of too many sets are held; reset one
+//	https://vsecm.com/problems/not-leading        421  another replica has to be asked; the detail names it, where one is known
 //	https://vsecm.com/problems/wrong-key          422  unseal: the key, or that of the share's set, is not this Safe's root key
 //	https://vsecm.com/problems/wrong-share        422  unseal: the share does not count; what was given before still does
 //	https://vsecm.com/problems/unreadable         422  the object exists, and does not open
@@ -54,6 +55,7 @@ const (
 	KeyIDNeeded      Type = "key-id-needed"
 	ShareSetNeeded   Type = "share-set-needed"
 	TooManySets      Type = "too-many-sets"
+	NotLeading       Type = "not-leading"
 	WrongKey         Type = "wrong-key"
 	WrongShare       Type = "wrong-share"
 	Unreadable       Type = "unreadable"
@@ -91,6 +93,8 @@ func (t Type) describe() (status int, title string) {
 		return http.StatusConflict, "The public file of the share's set is needed"
 	case TooManySets:
 		return http.StatusConflict, "Shares of too many sets are held"
+	case NotLeading:
+		return http.StatusMisdirectedRequest, "Another replica leads"
 	case WrongShare:
 		return http.StatusUnprocessableEntity, "The share does not count"
 	case WrongKey:
@@ -195,7 +199,7 @@ func Read(resp *http.Response) *Problem {
 func parseType(uri string) Type {
 	for _, t := range []Type{
 		BadRequest, Unauthorized, Forbidden, NotFound, MethodNotAllowed,
-		KeyIDNeeded, ShareSetNeeded, TooManySets, WrongKey, WrongShare, Unreadable, TooManyRequests, Internal, Sealed, Unavailable, Timeout,
+		KeyIDNeeded, ShareSetNeeded, TooManySets, NotLeading, WrongKey, WrongShare, Unreadable, TooManyRequests, Internal, Sealed, Unavailable, Timeout,
 	} {
 		if uri == t.URI() {
 			return t

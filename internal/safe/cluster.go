@@ -126,7 +126,7 @@ func RunInCluster(ctx context.Context, c ClusterConfig, log *slog.Logger, auditL
 		Log:         log,
 		Metrics:     metrics,
 		Status:      func() serve.Status { return clusterStatus(c, objects) },
-		Sync:        func(context.Context, reconcile.Override) error { return errNoSources },
+		Sync:        func(context.Context, string, reconcile.Override) error { return errNoSources },
 	}
 	self, err := newOwnIdentity(c.SPIFFE, log)
 	if err != nil {

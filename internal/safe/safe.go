@@ -11,6 +11,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -209,8 +211,8 @@ func newServer(p serverParts) (*serve.Server, error) {
 		Log:         p.log,
 		Metrics:     p.metrics,
 		Status:      p.status,
-		Sync: func(ctx context.Context, o reconcile.Override) error {
-			return syncNow(ctx, p.sources, o)
+		Sync: func(ctx context.Context, name string, o reconcile.Override) error {
+			return syncNow(ctx, p.sources, name, o)
 		},
 	})
 }
@@ -226,9 +228,17 @@ func (p serverParts) status() serve.Status {
 	return st
 }
 
-// syncNow does a round of every source. One that fails does not hold up the
-// others.
-func syncNow(ctx context.Context, sources []*reconcile.Source, o reconcile.Override) error {
+// syncNow does a round of the source of that name, local/NAME, or of every one if it is
+// empty. One that fails does not hold up the others.
+func syncNow(ctx context.Context, sources []*reconcile.Source, name string, o reconcile.Override) error {
+	if name != "" {
+		owner := strings.Replace(name, "/", ".", 1)
+		i := slices.IndexFunc(sources, func(s *reconcile.Source) bool { return s.Name() == owner })
+		if i < 0 {
+			return serve.ErrNoSource
+		}
+		sources = sources[i : i+1]
+	}
 	if o != (reconcile.Override{}) {
 		waited := false
 		for _, s := range sources {

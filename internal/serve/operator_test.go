@@ -22,7 +22,7 @@ func TestOperatorCalls(t *testing.T) {
 	var syncErr error
 	var said reconcile.Override
 	s := newSafe(t, func(s *safe) {
-		s.Sync = func(_ context.Context, o reconcile.Override) error {
+		s.Sync = func(_ context.Context, _ string, o reconcile.Override) error {
 			synced++
 			said = o
 			return syncErr
@@ -91,7 +91,7 @@ func TestOperatorCalls(t *testing.T) {
 
 func TestAnOperatorsCallThatCannotBeLoggedIsRefused(t *testing.T) {
 	s := newSafe(t, func(s *safe) {
-		s.Sync = func(context.Context, reconcile.Override) error {
+		s.Sync = func(context.Context, string, reconcile.Override) error {
 			t.Error("it was done")
 			return nil
 		}
@@ -189,7 +189,7 @@ func TestASocketThatCannotBeMadeIsAnError(t *testing.T) {
 
 func TestOperatorCallsTakeNoBody(t *testing.T) {
 	s := newSafe(t, func(s *safe) {
-		s.Sync = func(context.Context, reconcile.Override) error {
+		s.Sync = func(context.Context, string, reconcile.Override) error {
 			t.Error("it was done")
 			return nil
 		}

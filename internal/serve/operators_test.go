@@ -203,7 +203,7 @@ func TestOperatorsWhoMayNotAreRefusedAndNothingIsDone(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, _ := newOperated(t, func(s *safe) {
-				s.Sync = func(context.Context, reconcile.Override) error { t.Error("it was synced"); return nil }
+				s.Sync = func(context.Context, string, reconcile.Override) error { t.Error("it was synced"); return nil }
 				s.Status = func() Status { t.Error("it was shown"); return Status{} }
 			})
 			s.withDB(theValue)
@@ -287,7 +287,7 @@ func TestNobodyOperatesWhileTheClusterCannotBeAsked(t *testing.T) {
 
 func TestAnOperatorsCallOverTLSThatCannotBeLoggedIsRefused(t *testing.T) {
 	s, _ := newOperated(t, func(s *safe) {
-		s.Sync = func(context.Context, reconcile.Override) error { t.Error("it was synced"); return nil }
+		s.Sync = func(context.Context, string, reconcile.Override) error { t.Error("it was synced"); return nil }
 		s.Status = func() Status { t.Error("it was shown"); return Status{} }
 	})
 	s.withDB(theValue)

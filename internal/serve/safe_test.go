@@ -143,7 +143,7 @@ func startSafe(t testing.TB, fill bool, options ...safeOption) *safe {
 		Log:       log,
 		Metrics:   registry,
 		Status:    func() Status { return Status{Version: "v1.2.3"} },
-		Sync:      func(context.Context, reconcile.Override) error { return nil },
+		Sync:      func(context.Context, string, reconcile.Override) error { return nil },
 	}))(t)
 	s.now = func() time.Time {
 		if at := s.stopped.Load(); at != nil {

@@ -162,9 +162,16 @@ type Config struct {
 	// Status returns, of what GET /v1/status shows, the version, the replica's name, what
 	// is unreadable, and the sources. The server fills in the rest.
 	Status func() Status
-	// Sync fetches every source now, for POST /v1/sync, and takes the word of
-	// an operator; [reconcile.ErrNothingWaits] if there is none to give.
-	Sync func(context.Context, reconcile.Override) error
+	// Sync fetches a source now, or every one where its name is empty, for POST /v1/sync, and
+	// takes the word of an operator. Errors that are told apart: [ErrNoSource],
+	// [ErrNotLeading], [reconcile.ErrNothingWaits] if there is no word to give.
+	Sync func(ctx context.Context, source string, o reconcile.Override) error
+
+	// Hooks answers what comes to the webhooks' listener ([hooks.New]). nil: nothing does.
+	Hooks http.Handler
+	// WebhookCertificate is the directory with the certificate of that listener: tls.crt and
+	// tls.key, as a Secret of type kubernetes.io/tls is mounted. Empty: plain HTTP.
+	WebhookCertificate string
 }
 
 // Listeners are where a [Server] serves. Those that are nil are left out.
@@ -174,6 +181,7 @@ type Listeners struct {
 	Readiness net.Listener
 	Metrics   net.Listener
 	Operator  net.Listener // of [ListenOperator]
+	Webhooks  net.Listener // TLS is added to it where there is a certificate
 }
 
 // A Server serves Safe's listeners.

@@ -15,6 +15,10 @@ type Status struct {
 	Version string `json:"version"`
 	// Replica is the name of this one of several; empty where there is one.
 	Replica string `json:"replica,omitempty"`
+	// Leader is the name of the replica that fetches and delivers; empty where there is one
+	// replica, or nobody leads. Leads tells whether it is this one.
+	Leader string `json:"leader,omitempty"`
+	Leads  bool   `json:"leads,omitempty"`
 	// The seal's state, and the root key's.
 	rootkey.Status
 	// Synced tells whether every stored object is being served.
