@@ -22,9 +22,11 @@ var (
 	ErrMalformed = errors.New("malformed repository")
 	// ErrLimit says that one of the [Limits] was passed.
 	ErrLimit = errors.New("repository is over its limit")
-	// ErrNoBranch says that the repository has no such branch. An empty
-	// repository has none.
-	ErrNoBranch = errors.New("repository has no such branch")
+	// ErrNoBranch says that the repository has no such branch or tag. An
+	// empty repository has none.
+	ErrNoBranch = errors.New("repository has no such branch or tag")
+	// ErrNoCommit says that the branch's history has no such commit.
+	ErrNoCommit = errors.New("history has no such commit")
 	// ErrNoRepository says that there is no repository at the address, or
 	// none that may be seen with these credentials.
 	ErrNoRepository = errors.New("no repository there")
@@ -35,6 +37,19 @@ var (
 	ErrStalled = errors.New("server stopped answering")
 	// ErrRedirect says that the server pointed to another host.
 	ErrRedirect = errors.New("redirect to another host refused")
+	// ErrHostKey says that the key which an ssh server showed is not the one
+	// that known_hosts has for it, or that there is none.
+	ErrHostKey = errors.New("host key is not trusted")
+	// ErrCertificate says that a server's TLS certificate was refused: it has
+	// expired, is of an unknown authority, or was made for another host.
+	ErrCertificate = errors.New("server's certificate is not trusted")
+	// ErrAddress says that [Remote.Refuse] refused a server's address.
+	ErrAddress = errors.New("address is refused")
+	// ErrTrust says that a file of [ParseTrust] cannot be read.
+	ErrTrust = errors.New("trusted keys cannot be read")
+	// ErrUnverified says that a commit does not bear a signature of a
+	// trusted key. The error is an [*UnverifiedError].
+	ErrUnverified = errors.New("commit is not verified")
 	// ErrUnsupported says that the repository uses a feature of git that
 	// this package does not read.
 	ErrUnsupported = errors.New("unsupported repository")
@@ -61,6 +76,25 @@ func (e *RewoundError) Error() string {
 
 // Is makes the error an ErrRewound.
 func (e *RewoundError) Is(target error) bool { return target == ErrRewound }
+
+// An UnverifiedError names a commit that is not signed as it has to be, and
+// says why. It is an [ErrUnverified].
+type UnverifiedError struct {
+	Revision Revision
+	// Reason says in words why the commit was refused, and which key it is
+	// about. It holds no control characters.
+	Reason string
+
+	// passing says that time alone may change the verdict.
+	passing bool
+}
+
+func (e *UnverifiedError) Error() string {
+	return fmt.Sprintf("%v: %s: %s", ErrUnverified, e.Revision, e.Reason)
+}
+
+// Is makes the error an ErrUnverified.
+func (e *UnverifiedError) Is(target error) bool { return target == ErrUnverified }
 
 // A damagedError says that the mirror's own copy cannot be relied on, so that
 // it has to be built again.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	gosync "sync"
+	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
 )
@@ -43,12 +44,18 @@ type Mirror struct {
 	refusedErr error
 	// rewound remembers a verdict that took a walk through the history.
 	rewound *RewoundError
+	// unverified is the last verdict of VerifyNew that was against a commit,
+	// and what it was about.
+	unverified   *UnverifiedError
+	unverifiedOf verdict
 
 	// built is what the mirror took on disk when it was opened or built.
 	// rejected says that it has since taken in history that was refused, shed
 	// that the branch is back and there is enough of that to be rid of it.
 	built          int64
 	rejected, shed bool
+
+	now func() time.Time
 }
 
 // OpenMirror opens the mirror of remote in dir, which is made if it is not
@@ -59,7 +66,7 @@ func OpenMirror(dir string, remote Remote, limits Limits) (*Mirror, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Mirror{dir: dir, source: src, limits: limits}
+	m := &Mirror{dir: dir, source: src, limits: limits, now: time.Now}
 	if err := m.open(); err != nil {
 		return nil, fmt.Errorf("mirror: %w", err)
 	}

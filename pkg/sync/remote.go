@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"path/filepath"
 	"strings"
@@ -11,21 +12,44 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 )
 
-// A Remote says where a branch is fetched from, and with what credentials.
+// A Remote says where a branch, a tag or a commit is fetched from, and with
+// what credentials.
 type Remote struct {
-	// URL is https://…, http://…, file:///… or an absolute path. Credentials
-	// do not belong in it: it is logged.
+	// URL is https://…, http://…, ssh://USER@HOST:PORT/PATH, USER@HOST:PATH,
+	// file:///… or an absolute path. Credentials do not belong in it: it is
+	// logged.
 	URL string
 	// Branch is the name of one branch, such as main.
 	Branch string
+	// Tag is the name of a tag; what is fetched is the commit that it stands
+	// for. It excludes Branch and Commit.
+	Tag string
+	// Commit is the id, 40 hex digits, of a commit of Branch, or of main if
+	// that is empty. It stands for the tip from then on; while the branch's
+	// history does not have it, there is [ErrNoCommit].
+	Commit string
 
-	// Username and Password are sent as HTTP basic authentication.
+	// Username and Password are sent as HTTP basic authentication. For ssh,
+	// Password decrypts Identity, if that is encrypted.
 	Username, Password string
 	// BearerToken is sent as Authorization: Bearer. It excludes Username.
 	BearerToken string
 	// CA holds certificates in PEM that alone are trusted for the server,
 	// instead of the system's.
 	CA []byte
+
+	// Identity is the private key for ssh, in PEM or in OpenSSH's format.
+	Identity []byte
+	// KnownHosts are lines of known_hosts (sshd(8), SSH_KNOWN_HOSTS FILE
+	// FORMAT). Only a host whose key is in it is spoken to. Both are needed
+	// for ssh; no agent, file or environment variable is looked at.
+	KnownHosts []byte
+
+	// Refuse is asked about every address before it is connected to, after
+	// the name was looked up; an error refuses it: [ErrAddress]. Nil refuses
+	// none. Of what is reached through an HTTP proxy, which alone then looks
+	// names up, only a URL that bears an address is asked about.
+	Refuse func(netip.Addr) error
 }
 
 // Local reports whether the repository is read from this machine's disk.
