@@ -26,9 +26,9 @@ func TestKubectlGetSaysWhatMatters(t *testing.T) {
 		t.Fatalf("%d lines:\n%s", len(lines), strings.Join(lines, "\n"))
 	}
 	for i, want := range []string{
-		"NAME SCOPE WORKLOADS SECRET SOURCE AGE",
+		"NAME READY REASON WORKLOADS SECRET SOURCE AGE",
 		"by-hand",
-		`db namespace ["api","worker"] kubernetes.io/tls shop.main`,
+		`db ["api","worker"] kubernetes.io/tls shop.main`,
 	} {
 		if got := strings.Join(strings.Fields(lines[i]), " "); !strings.HasPrefix(got, want) {
 			t.Errorf("line %d is %q, want %q", i, got, want)

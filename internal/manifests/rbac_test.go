@@ -22,14 +22,25 @@ var rights = []struct {
 		"authorization.k8s.io/subjectaccessreviews: create",
 		"configmaps vsecm-safe: get patch watch",
 		"configmaps: create",
-		"secrets vsecm-root-key: get patch watch",
+		"coordination.k8s.io/leases vsecm-safe: get update",
+		"coordination.k8s.io/leases: create",
+		"events: create patch",
+		"secrets vsecm-root-key: patch",
 		"secrets: create",
-		"vsecm.com/encryptedsecrets: get list watch",
+		"secrets: get list watch",
+		"vsecm.com/encryptedsecrets/status: patch",
+		"vsecm.com/encryptedsecrets: create delete get list patch update watch",
+		"vsecm.com/gitsources/status: patch",
+		"vsecm.com/gitsources: get list patch watch",
 	}},
 	{"system:serviceaccount:vsecm-system:vsecm-safe", "shop", []string{
 		"authentication.k8s.io/tokenreviews: create",
 		"authorization.k8s.io/subjectaccessreviews: create",
-		"vsecm.com/encryptedsecrets: get list watch",
+		"events: create patch",
+		"vsecm.com/encryptedsecrets/status: patch",
+		"vsecm.com/encryptedsecrets: create delete get list patch update watch",
+		"vsecm.com/gitsources/status: patch",
+		"vsecm.com/gitsources: get list patch watch",
 	}},
 	{"system:serviceaccount:vsecm-system:vsecm-viewer", "vsecm-system", []string{
 		"vsecm.com/safes vsecm-safe: get",
@@ -65,6 +76,11 @@ var rights = []struct {
 	{"dora", "vsecm-system", nil},
 	{"dora", "shop", []string{
 		"vsecm.com/encryptedsecrets: create delete deletecollection get list patch update watch",
+		"vsecm.com/gitsources: create delete deletecollection get list patch update watch",
+	}},
+	{"walt", "shop", []string{
+		"vsecm.com/encryptedsecrets: get list watch",
+		"vsecm.com/gitsources: get list watch",
 	}},
 }
 
@@ -81,7 +97,10 @@ func (c cluster) bindPeople() {
 	}
 	commands = append(commands,
 		[]string{"create", "namespace", "shop"},
-		[]string{"create", "rolebinding", "developers", "-n", "shop", "--clusterrole=vsecm-encryptedsecrets-edit", "--user=dora"})
+		[]string{"create", "rolebinding", "developers", "-n", "shop", "--clusterrole=vsecm-encryptedsecrets-edit", "--user=dora"},
+		[]string{"create", "rolebinding", "source-editors", "-n", "shop", "--clusterrole=vsecm-gitsources-edit", "--user=dora"},
+		[]string{"create", "rolebinding", "watchers", "-n", "shop", "--clusterrole=vsecm-encryptedsecrets-view", "--user=walt"},
+		[]string{"create", "rolebinding", "source-watchers", "-n", "shop", "--clusterrole=vsecm-gitsources-view", "--user=walt"})
 	for _, command := range commands {
 		c.kubectl(c.kubectl("", append(command, "--dry-run=client", "-o", "yaml")...), "apply", "-f", "-")
 	}
@@ -159,13 +178,29 @@ func TestWhoMayAndWhoMayNot(t *testing.T) {
 		want                                        bool
 	}{
 		{accounts + "vsecm-safe", "vsecm-system", "get", "", "secrets", "vsecm-root-key", true},
-		{accounts + "vsecm-safe", "vsecm-system", "get", "", "secrets", "another", false},
-		{accounts + "vsecm-safe", "vsecm-system", "list", "", "secrets", "", false},
+		{accounts + "vsecm-safe", "vsecm-system", "get", "", "secrets", "git-credentials", true},
+		{accounts + "vsecm-safe", "vsecm-system", "patch", "", "secrets", "git-credentials", false},
 		{accounts + "vsecm-safe", "vsecm-system", "delete", "", "secrets", "vsecm-root-key", false},
+		{accounts + "vsecm-safe", "vsecm-system", "update", "coordination.k8s.io", "leases", "vsecm-safe", true},
+		{accounts + "vsecm-safe", "vsecm-system", "update", "coordination.k8s.io", "leases", "another", false},
+		{accounts + "vsecm-safe", "shop", "create", "coordination.k8s.io", "leases", "", false},
 		{accounts + "vsecm-safe", "vsecm-system", "delete", "", "configmaps", "vsecm-safe", false},
 		{accounts + "vsecm-safe", "shop", "get", "", "secrets", "", false},
 		{accounts + "vsecm-safe", "shop", "create", "", "secrets", "", false},
-		{accounts + "vsecm-safe", "shop", "delete", "vsecm.com", "encryptedsecrets", "", false},
+		{accounts + "vsecm-safe", "shop", "list", "", "secrets", "", false},
+		{accounts + "vsecm-safe", "shop", "delete", "vsecm.com", "encryptedsecrets", "", true},
+		{accounts + "vsecm-safe", "shop", "deletecollection", "vsecm.com", "encryptedsecrets", "", false},
+		{accounts + "vsecm-safe", "shop", "create", "vsecm.com", "gitsources", "", false},
+		{accounts + "vsecm-safe", "shop", "delete", "vsecm.com", "gitsources", "main", false},
+
+		// What a status says is Safe's word alone.
+		{"dora", "shop", "patch", "vsecm.com", "gitsources", "main", true},
+		{"dora", "shop", "patch", "vsecm.com", "gitsources/status", "main", false},
+		{"dora", "shop", "update", "vsecm.com", "gitsources/status", "main", false},
+		{"dora", "shop", "patch", "vsecm.com", "encryptedsecrets/status", "db", false},
+		{"dora", "shop", "update", "vsecm.com", "encryptedsecrets/status", "db", false},
+		{"walt", "shop", "patch", "vsecm.com", "gitsources", "main", false},
+		{accounts + "vsecm-admin", "vsecm-system", "patch", "vsecm.com", "gitsources/status", "main", false},
 		{accounts + "vsecm-safe", "vsecm-system", "create", "", "serviceaccounts/token", "", false},
 		{accounts + "vsecm-safe", "shop", "impersonate", "", "users", "", false},
 
