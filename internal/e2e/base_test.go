@@ -62,7 +62,7 @@ func TestTwoReplicasComeUpByThemselves(t *testing.T) {
 	})
 	t.Run("a drain takes one of two, and no more", func(t *testing.T) {
 		t.Cleanup(func() { kubectl(t, "uncordon", "node"); await(t, 2, "are ready", ready) })
-		_, stderr, err := cluster.Kubectl(t, cluster.Kubeconfig(), "", "drain", "node", "--timeout=15s")
+		_, stderr, err := cluster.Kubectl(t, cluster.Kubeconfig(), "", "drain", "node", "--delete-emptydir-data", "--timeout=15s")
 		if err == nil || !strings.Contains(stderr, "disruption budget") {
 			t.Errorf("the drain ended with %v: %s", err, stderr)
 		}

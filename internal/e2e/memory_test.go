@@ -90,7 +90,7 @@ func TestRootKeyInMemoryAlone(t *testing.T) {
 			t.Fatalf("seal: %v: %s", err, stderr)
 		}
 		await(t, 2, "are sealed", sealed)
-		kubectl(t, "drain", "node", "--timeout=60s")
+		kubectl(t, "drain", "node", "--delete-emptydir-data", "--timeout=60s")
 		kubectl(t, "uncordon", "node")
 		await(t, 2, "are sealed", sealed)
 		unseal(t, olga, key)

@@ -62,7 +62,7 @@ func TestSafeKnowsItsVariablesAndPorts(t *testing.T) {
 		t.Fatalf("safe serve --help: exit code %d: %s", code, &help)
 	}
 	var known []string
-	for _, path := range []string{"base", "manual", "memory", "components/spire"} {
+	for _, path := range []string{"base", "manual", "memory", "components/spire", "components/webhook-certificate"} {
 		text, err := os.ReadFile(filepath.Join(folder, path, "Deployment.yaml"))
 		if err != nil {
 			t.Fatal(err)
@@ -85,10 +85,13 @@ func TestSafeKnowsItsVariablesAndPorts(t *testing.T) {
 			}
 		}
 	}
+	if flag := "--webhook-certificate"; !strings.Contains(help.String(), flag) {
+		t.Errorf("components/webhook-certificate gives Safe %s, which safe serve --help does not mention", flag)
+	}
 	slices.Sort(known)
 	want := []string{
-		"8081", "8082", "8443", "9090", "POD_NAME", "POD_NAMESPACE", "SPIFFE_ENDPOINT_SOCKET",
-		"VSECM_ROOT_KEY_INPUT_MODE_MANUAL", "VSECM_ROOT_KEY_STORE",
+		"8081", "8082", "8443", "8444", "9090", "POD_NAME", "POD_NAMESPACE", "SPIFFE_ENDPOINT_SOCKET",
+		"VSECM_MIRROR_DIR", "VSECM_ROOT_KEY_INPUT_MODE_MANUAL", "VSECM_ROOT_KEY_STORE",
 	}
 	if !slices.Equal(known, want) {
 		t.Errorf("variables and ports are %v, want %v", known, want)
