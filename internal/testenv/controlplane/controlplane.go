@@ -63,8 +63,7 @@ func programs() (string, error) {
 }
 
 // A ControlPlane is one etcd and one kube-apiserver. Its methods may be called
-// from several tests at a time, but for [ControlPlane.StopAPIServer] and
-// [ControlPlane.StartAPIServer].
+// from several tests at a time, but for those that stop and start a server.
 type ControlPlane struct {
 	// PluginDir, if any, is where kubectl finds plugins. Set it before kubectl
 	// is called.
@@ -168,12 +167,14 @@ func (cp *ControlPlane) EtcdDir() string { return filepath.Join(cp.dir, "etcd") 
 // answered.
 func (cp *ControlPlane) AuditLog() string { return filepath.Join(cp.dir, "audit.log") }
 
-// Processes returns the processes that run: etcd, and the API server unless it
-// was stopped.
+// Processes returns the processes that run: etcd and the API server, unless they
+// were stopped.
 func (cp *ControlPlane) Processes() []*os.Process {
-	running := []*os.Process{cp.etcd.cmd.Process}
-	if cp.apiserver != nil {
-		running = append(running, cp.apiserver.cmd.Process)
+	var running []*os.Process
+	for _, p := range []*Process{cp.etcd, cp.apiserver} {
+		if p != nil {
+			running = append(running, p.cmd.Process)
+		}
 	}
 	return running
 }

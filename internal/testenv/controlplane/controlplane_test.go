@@ -268,6 +268,24 @@ func TestAPIServerGoesAndComesBack(t *testing.T) {
 	}
 }
 
+func TestEtcdGoesAndComesBack(t *testing.T) {
+	cp := Start(t)
+	kubectl(t, cp, cp.Kubeconfig(), "", "-n", "default", "create", "configmap", "kept")
+
+	cp.StopEtcd(t)
+	if n := len(cp.Processes()); n != 1 {
+		t.Errorf("%d processes run, not the API server alone", n)
+	}
+	if _, _, err := cp.Kubectl(t, cp.Kubeconfig(), "", "-n", "default", "create", "configmap", "refused", "--request-timeout=2s"); err == nil {
+		t.Error("something was written without etcd")
+	}
+
+	cp.StartEtcd(t)
+	if status := get(t, cp.Kubeconfig(), "/api/v1/namespaces/default/configmaps/kept"); status != http.StatusOK {
+		t.Errorf("what was written before: status %d", status)
+	}
+}
+
 func TestNothingIsLeft(t *testing.T) {
 	Dir(t)
 	var dir string

@@ -184,6 +184,35 @@ func (cp *ControlPlane) StartAPIServer(t testing.TB) {
 	}
 }
 
+// StopEtcd ends etcd, at once: the API server answers with errors until
+// [ControlPlane.StartEtcd].
+func (cp *ControlPlane) StopEtcd(t testing.TB) {
+	t.Helper()
+	if cp.etcd == nil {
+		t.Fatal("etcd is stopped already")
+	}
+	cp.etcd.Kill()
+	cp.etcd = nil
+}
+
+// StartEtcd starts etcd again, with the data that it had, and returns when the
+// API server is ready.
+func (cp *ControlPlane) StartEtcd(t testing.TB) {
+	t.Helper()
+	if cp.etcd != nil {
+		t.Fatal("etcd runs already")
+	}
+	if err := cp.startEtcd(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cp.apiserver.Wait("be ready", func() error {
+		_, err := cp.get("/readyz")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 var errEnded = errors.New("it has ended")
 
 // Wait waits until ready succeeds; what names that for the error. It fails as
