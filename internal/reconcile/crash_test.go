@@ -73,7 +73,7 @@ func TestPromise07_SIGKILLNeitherLosesNorMixesAVersion(t *testing.T) {
 		}
 		timer.Stop()
 		e.start()
-		state, err := e.journal.Load("vsecm-system.main")
+		state, err := e.journal.Load(context.Background(), "vsecm-system.main")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/internal/store"
@@ -23,6 +24,9 @@ import (
 var (
 	// ErrNamespace says that a source may not deliver into a namespace.
 	ErrNamespace = errors.New("source may not deliver into this namespace")
+	// ErrRefusedByAPI says that the Kubernetes API does not take an object: there is no such namespace, Safe
+	// may not write there, or something about the object is not allowed.
+	ErrRefusedByAPI = errors.New("the Kubernetes API refuses it")
 	// ErrRollback says that a value was sealed before the one that it
 	// replaced. It is a warning: an old version may be what is wanted.
 	ErrRollback = errors.New("value is older than the one it replaced")
@@ -45,20 +49,29 @@ type refusal struct {
 	failed error
 	pause  time.Duration // after this try
 	next   time.Time     // of the next one; zero if it would be in vain
+	// restores says what had become of the object that was to be put back; empty if it was not.
+	restores string
 }
 
 // passes reports whether trying again may help without anything in git or in
 // the keys having changed.
 func (r *refusal) passes() bool {
 	return slices.ContainsFunc(r.faults, func(f *encrypt.Fault) bool {
-		return errors.Is(f, encrypt.ErrFuture) || errors.Is(f, store.ErrNotOwned)
+		return errors.Is(f, encrypt.ErrFuture) || errors.Is(f, store.ErrNotOwned) || errors.Is(f, ErrRefusedByAPI)
 	})
+}
+
+// waits reports whether it may be over as soon as others do something to the object.
+func (r *refusal) waits() bool { return r.failed != nil || r.notOwned() }
+
+func (r *refusal) notOwned() bool {
+	return slices.ContainsFunc(r.faults, func(f *encrypt.Fault) bool { return errors.Is(f, store.ErrNotOwned) })
 }
 
 // due reports whether it is time to try again. What failed is tried in every
 // round, for the rounds themselves come slower then.
-func (r *refusal) due(now time.Time) bool {
-	return r.failed != nil || !r.next.IsZero() && !now.Before(r.next)
+func (r *refusal) due(now time.Time, round bool) bool {
+	return round && r.failed != nil || !r.next.IsZero() && !now.Before(r.next)
 }
 
 // writers is how many manifests are checked and written at a time. A write
@@ -86,7 +99,7 @@ func (s *Source) deliver(ctx context.Context, manifests iter.Seq2[encrypt.Manife
 			}
 			noting.Lock()
 			defer noting.Unlock()
-			s.note(m, o)
+			s.note(ctx, m, o)
 			return nil
 		})
 	}
@@ -97,30 +110,50 @@ func (s *Source) deliver(ctx context.Context, manifests iter.Seq2[encrypt.Manife
 // An outcome is what became of one manifest.
 type outcome struct {
 	changed  bool
-	sealed   bool             // it was not judged
-	refusal  *refusal         // why it is not in the store; nil if it is
-	warnings []*encrypt.Fault // about what was written
+	sealed   bool                      // it was not judged
+	old      *v1alpha1.EncryptedSecret // what stood there before
+	refusal  *refusal                  // why it is not in the store; nil if it is
+	warnings []*encrypt.Fault          // about what was written
 }
 
-func (s *Source) note(m encrypt.Manifest, o outcome) {
+func (s *Source) note(ctx context.Context, m encrypt.Manifest, o outcome) {
 	key := store.KeyOf(m.Object)
 	s.changed = true
+	before, how := s.refused[key], s.restoring[key]
+	if before != nil {
+		how = cmp.Or(how, before.restores)
+	}
 	if r := o.refusal; r != nil {
 		if r.passes() {
 			r.pause = firstPause
-			if before := s.refused[key]; before != nil && before.pause > 0 {
+			if before != nil && before.pause > 0 {
 				r.pause = min(2*before.pause, longestPause)
 			}
 			r.next = s.deps.Now().Add(r.pause)
 		}
+		r.restores = how
 		s.refused[key] = r
+		if r.notOwned() {
+			s.disown(key)
+		}
+		s.sight.await(key, r.waits())
 		return
 	}
 	delete(s.refused, key)
+	s.sight.await(key, false)
 	s.spare(key)
 	s.owned[key] = struct{}{}
 	if !o.changed {
+		if how != "" {
+			s.alike(ctx, key, o.old)
+		}
 		return
+	}
+	if how != "" {
+		s.putBack(m, how)
+	}
+	if s.deps.Observer != nil {
+		s.deps.Observer.Applied(s.config.Name, key, s.index.Revision())
 	}
 	delete(s.warned, key)
 	if len(o.warnings) > 0 {
@@ -129,7 +162,17 @@ func (s *Source) note(m encrypt.Manifest, o outcome) {
 	s.log.Info("delivered", "object", key.String(), "file", m.File)
 }
 
-// write changes nothing but the store: it runs beside others.
+// alike takes note of an object which seemed to have been edited, and which the store says stands for
+// what was declared: that is how the store writes it down. If it was another before or is another
+// since, its event says so.
+func (s *Source) alike(ctx context.Context, key store.Key, old *v1alpha1.EncryptedSecret) {
+	now, err := s.deps.Store.Get(ctx, key)
+	if st, ok := s.sight.stand(key); ok && err == nil && now == old {
+		s.sight.correct(key, digestOf(now, st.declared))
+	}
+}
+
+// write changes nothing but the store, and what is expected of it: it runs beside others.
 func (s *Source) write(ctx context.Context, m encrypt.Manifest) (o outcome) {
 	refused := func(faults []*encrypt.Fault, err error) outcome {
 		return outcome{refusal: &refusal{faults: faults, failed: err}}
@@ -165,13 +208,21 @@ func (s *Source) write(ctx context.Context, m encrypt.Manifest) (o outcome) {
 		declared.Annotations = make(map[string]string, 1)
 	}
 	declared.Annotations[v1alpha1.AnnotationPath] = m.File
+	names := declaredBy(&declared)
+	undo := s.sight.expect(key, stand{digestOf(&declared, names), names})
 	changed, err := s.deps.Store.Apply(ctx, s.config.Name, &declared)
-	if errors.Is(err, store.ErrNotOwned) { // since we looked
+	if err != nil {
+		undo()
+	}
+	switch {
+	case errors.Is(err, store.ErrNotOwned): // since we looked
 		return refused([]*encrypt.Fault{s.conflict(m, nil)}, nil)
-	} else if err != nil {
+	case errors.Is(err, store.ErrInvalid), apierrors.IsForbidden(err), apierrors.IsNotFound(err):
+		return refused([]*encrypt.Fault{m.Fault("", fmt.Errorf("%w: %w", ErrRefusedByAPI, err))}, nil)
+	case err != nil:
 		return refused(nil, err)
 	}
-	written := outcome{changed: changed}
+	written := outcome{changed: changed, old: old}
 	if changed && old != nil {
 		written.warnings = rollbacks(m, old)
 	}
@@ -231,19 +282,20 @@ func rollbacks(m encrypt.Manifest, old *v1alpha1.EncryptedSecret) []*encrypt.Fau
 }
 
 // again tries what was refused once more, where that can help and it is time.
-// Its error is the store's.
-func (s *Source) again(ctx context.Context) error {
+// Its error is the store's. Between rounds, what failed is left to the next one.
+func (s *Source) again(ctx context.Context, round bool) error {
 	if s.index.Revision() == "" {
 		return nil // what git declares is not known
 	}
-	all, now := s.retry.Swap(false), s.deps.Now()
+	all, now := round && s.retry.Swap(false), s.deps.Now()
 	var due []sync.ObjectRef
 	for key, r := range s.refused {
 		switch ref := sync.ObjectRef(key); {
 		case !s.index.Declares(ref):
 			delete(s.refused, key)
+			s.sight.await(key, false)
 			s.changed = true
-		case all || r.due(now):
+		case all || r.due(now, round):
 			due = append(due, ref)
 		}
 	}
@@ -263,7 +315,7 @@ func (s *Source) again(ctx context.Context) error {
 	}
 	var failed []error
 	for _, key := range keysOf(s.failures()) {
-		failed = append(failed, fmt.Errorf("%s: %w", key, s.refused[key].failed))
+		failed = append(failed, &stepError{"apply", fmt.Errorf("%s: %w", key, s.refused[key].failed)})
 	}
 	return several(failed)
 }

@@ -211,7 +211,7 @@ func TestPromise06_AnObjectThatCannotBeWrittenHarmsOnlyItself(t *testing.T) {
 		}
 	}
 	e.wantStored("shop/a{k=w}")
-	if s, err := e.journal.Load("vsecm-system.main"); err != nil || s.Revision != before {
+	if s, err := e.journal.Load(context.Background(), "vsecm-system.main"); err != nil || s.Revision != before {
 		t.Errorf("journal says %+v, %v: that was not completed", s, err)
 	}
 	if err := os.Remove(obstacle); err != nil {

@@ -63,6 +63,24 @@ func (s *Source) mayDeliver(namespace string) bool {
 	return len(s.config.Namespaces) == 0 || slices.Contains(s.config.Namespaces, namespace)
 }
 
+// covered is how many objects the source owns where it may deliver. Elsewhere, others can give objects its
+// label, and those are no reason to delete more of its own.
+func (s *Source) covered() int {
+	if len(s.config.Namespaces) == 0 {
+		return len(s.owned)
+	}
+	return s.within(s.owned)
+}
+
+func (s *Source) within(keys map[store.Key]struct{}) (n int) {
+	for key := range keys {
+		if s.mayDeliver(key.Namespace) {
+			n++
+		}
+	}
+	return n
+}
+
 // reads reports whether files at path are read.
 func (s *Source) reads(path string) bool {
 	return s.config.Path == "" || path == s.config.Path || strings.HasPrefix(path, s.config.Path+"/")
@@ -85,7 +103,7 @@ func (s *Source) weigh() {
 	case s.going() == 0:
 		s.window.Waiting = false
 	case !s.window.Waiting && over:
-		s.window = store.Deletions{Since: now.UTC(), Owned: len(s.owned)}
+		s.window = store.Deletions{Since: now.UTC(), Owned: s.covered()}
 	}
 }
 
@@ -103,14 +121,14 @@ func (s *Source) spare(key store.Key) {
 // less than half left of what there was. Once they wait, they wait until their
 // files are back or somebody allows them; so the decision is journaled before
 // anything else is done.
-func (s *Source) brake() error {
+func (s *Source) brake(ctx context.Context) error {
 	s.weigh()
 	total := s.going() + s.window.Deleted
 	if !s.config.Prune || s.going() == 0 || s.window.Waiting || s.isAllowed() || total <= brakeFrom || 2*total <= s.window.Owned {
 		return nil
 	}
 	s.wait()
-	return s.remember(errNotDone)
+	return s.remember(ctx, errNotDone)
 }
 
 // isAllowed tells whether an operator has allowed the deletions of the revision
@@ -130,7 +148,7 @@ func (s *Source) prune(ctx context.Context) (err error) {
 	before := s.waits
 	s.pruneFailed, s.waits = false, ""
 	defer func() { s.pruneFailed = err != nil }()
-	if err := s.brake(); err != nil {
+	if err := s.brake(ctx); err != nil {
 		return err
 	}
 	if !s.config.Prune || len(s.doomed) == 0 {
@@ -149,7 +167,7 @@ func (s *Source) prune(ctx context.Context) (err error) {
 	// They count before they are done: a crash in between makes the brake
 	// stricter and never looser.
 	s.window.Deleted += len(due)
-	if err := s.remember(errNotDone); err != nil {
+	if err := s.remember(ctx, errNotDone); err != nil {
 		s.window.Deleted -= len(due)
 		return err
 	}
@@ -169,7 +187,7 @@ func (s *Source) unasked(due []store.Key) []store.Key {
 		s.waits, due = WaitsForBrake, nil
 	case s.index.Unclear() || len(s.refused) > 0:
 		s.waits, due = WaitsForFaults, nil
-	case len(due) == len(s.owned)-len(s.strays): // nothing would be left
+	case len(due) == s.covered()-s.within(s.strays): // nothing would be left
 		s.wait()
 		s.waits, due = WaitsForBrake, nil
 	}
@@ -182,13 +200,14 @@ func (s *Source) remove(ctx context.Context, due []store.Key) error {
 	for _, key := range due {
 		err := ctx.Err()
 		if err == nil {
+			s.sight.forget(key) // that it goes is our doing
 			err = s.deps.Store.Delete(ctx, s.config.Name, key)
 		}
 		if err != nil {
 			s.window.Deleted--
 		}
 		if err != nil && !errors.Is(err, store.ErrNotOwned) {
-			failed = append(failed, fmt.Errorf("%s: %w", key, err))
+			failed = append(failed, &stepError{"delete", fmt.Errorf("%s: %w", key, err)})
 			continue
 		}
 		s.spare(key)

@@ -239,7 +239,7 @@ func TestCommitsReachTheStore(t *testing.T) {
 	e.commit(nil, "moved/api.yaml")
 	e.sync()
 	e.wantStored("shop/db{password=two}")
-	if s, err := e.journal.Load("vsecm-system.main"); err != nil || s.Revision != e.repo.Head() {
+	if s, err := e.journal.Load(context.Background(), "vsecm-system.main"); err != nil || s.Revision != e.repo.Head() {
 		t.Errorf("journal: %+v, %v", s, err)
 	}
 	if strings.Contains(e.log.String(), "two") {

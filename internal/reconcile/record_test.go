@@ -54,7 +54,7 @@ func TestPromise07_TheRecordIsWrittenBeforeTheFirstObject(t *testing.T) {
 	e := newEnv(t)
 	tip := e.commit(map[string]string{"a.yaml": e.seal("shop", "a", "k=v"), "b.yaml": e.seal("shop", "b", "k=v")})
 	e.spy.apply = func(key store.Key) error {
-		if state, err := e.journal.Load(e.config.Name); err != nil || state.Revision != tip || !state.AppliedAt.IsZero() {
+		if state, err := e.journal.Load(context.Background(), e.config.Name); err != nil || state.Revision != tip || !state.AppliedAt.IsZero() {
 			t.Errorf("before %s the journal says %+v, %v", key, state, err)
 		}
 		if key.Name == "b" {

@@ -49,12 +49,17 @@ type Config struct {
 	Namespaces []string
 	// Limits of the repository.
 	Limits sync.Limits
+	// Verify says which commits have to be signed.
+	Verify Verify
 }
 
-// A Journal remembers how far each source was applied: [store.Journal].
+// A Journal remembers how far each source was applied: [store.Journal], or in a cluster the
+// status of a GitSource.
 type Journal interface {
-	Load(source string) (store.SourceState, error)
-	Save(source string, state store.SourceState) error
+	// Load returns what was saved last; the zero state if nothing was.
+	Load(ctx context.Context, source string) (store.SourceState, error)
+	// Save is durable when it returns without an error.
+	Save(ctx context.Context, source string, state store.SourceState) error
 }
 
 // Deps are what sources share.
@@ -67,7 +72,12 @@ type Deps struct {
 	// ([unseal.Gate.Era]). nil: never sealed.
 	Era     func() uint64
 	Metrics *Metrics
-	Log     *slog.Logger
+	// Observer is told what becomes of objects; nil: nobody is.
+	Observer Observer
+	// Reported is called whenever the source's status may be another, and at the end of every
+	// [Source.Sync]. No lock is held then. nil: nobody asks.
+	Reported func(*Source)
+	Log      *slog.Logger
 	// Now is the clock; nil for the machine's.
 	Now func() time.Time
 }
@@ -80,6 +90,10 @@ type Source struct {
 	poller *sync.Poller
 	mirror *sync.Mirror
 	retry  atomic.Bool // everything that was refused is tried again
+	sight  *sight
+	// woken asks for a mend, and scheduled says when the next one is due; see mendUntil.
+	woken     chan struct{}
+	scheduled chan time.Time
 
 	round   gosync.Mutex // one at a time; guards what follows
 	started bool
@@ -87,16 +101,31 @@ type Source struct {
 	applied store.SourceState
 	index   *sync.Index
 	owned   map[store.Key]struct{}
-	refused map[store.Key]*refusal
-	warned  map[store.Key][]*encrypt.Fault
-	doomed  map[store.Key]struct{} // declared no longer, and still there
-	strays  map[store.Key]struct{} // doomed by the configuration
-	window  store.Deletions
+	// complete tells whether the last round came to its end, and failing why it failed beside the
+	// objects that could not be written.
+	complete bool
+	failing  error
+	refused  map[store.Key]*refusal
+	warned   map[store.Key][]*encrypt.Fault
+	doomed   map[store.Key]struct{} // declared no longer, and still there
+	strays   map[store.Key]struct{} // doomed by the configuration
+	// restoring says, while objects are put back, what had become of each.
+	restoring map[store.Key]string
+	contests  map[store.Key]*contest
+	window    store.Deletions
 	// What an operator said, and what is waiting to be accepted: [Override].
 	allowed, accepted, rewound sync.Revision
+	rewind                     Rewind
 
-	told    map[string]*encrypt.Fault // the faults that were logged
-	skipped map[sync.Skip]bool        // the skips that were logged
+	// What was verified, up to which tip; and which was not.
+	verified store.Verified
+	checked  sync.Revision
+	doubted  doubt
+
+	told    map[string]*encrypt.Fault      // the faults that were logged
+	blamed  map[store.Key][]*encrypt.Fault // those that the observer was told; nil before the first time
+	skipped map[sync.Skip]bool             // the skips that were logged
+	lagging bool                           // a revision was applied before, so that what comes counts as new
 
 	pruneFailed bool
 	waits       string // what deletions wait for
@@ -117,6 +146,9 @@ func New(config Config, dir string, deps Deps) (*Source, error) {
 		return nil, fmt.Errorf("source %s: %w", config.Name, err)
 	}
 	config.Path = path
+	if config.Verify, err = config.Verify.check(); err != nil {
+		return nil, fmt.Errorf("source %s: %w", config.Name, err)
+	}
 	mirror, err := sync.OpenMirror(dir, config.Remote, config.Limits)
 	if err != nil {
 		return nil, fmt.Errorf("source %s: %w", config.Name, err)
@@ -139,7 +171,12 @@ func New(config Config, dir string, deps Deps) (*Source, error) {
 		poller: sync.NewPoller(config.Interval, longest),
 		mirror: mirror,
 		told:   make(map[string]*encrypt.Fault),
-		status: Status{Source: config.Name, URL: config.Remote.URL, Branch: config.Remote.Branch},
+		sight:  newSight(),
+		woken:  make(chan struct{}, 1), scheduled: make(chan time.Time, 1),
+		status: Status{
+			Source: config.Name, URL: config.Remote.URL,
+			Branch: config.Remote.Branch, Tag: config.Remote.Tag, Commit: config.Remote.Commit,
+		},
 	}
 	s.forget()
 	return s, nil
@@ -154,11 +191,16 @@ func (s *Source) forget() {
 	s.warned = make(map[store.Key][]*encrypt.Fault)
 	s.doomed = make(map[store.Key]struct{})
 	s.strays = make(map[store.Key]struct{})
-	s.changed = true
+	s.contests = make(map[store.Key]*contest)
+	s.sight.clear()
+	s.complete, s.changed = false, true
 }
 
-// Close frees what the source holds open, once Run has ended.
-func (s *Source) Close() error { return s.mirror.Close() }
+// Close frees what the source holds open, once Run has ended, and takes its metrics away.
+func (s *Source) Close() error {
+	s.deps.Metrics.forget(s.config.Name)
+	return s.mirror.Close()
+}
 
 // Name returns NAMESPACE.NAME.
 func (s *Source) Name() string { return s.config.Name }
@@ -173,8 +215,12 @@ func (s *Source) Retry() {
 	s.Hint()
 }
 
-// Run goes round until ctx ends.
+// Run goes round until ctx ends. Between the rounds it puts back what [Source.Saw] was told of, at
+// once and whether or not the remote can be reached.
 func (s *Source) Run(ctx context.Context) {
+	var mending gosync.WaitGroup
+	defer mending.Wait()
+	mending.Go(func() { s.mendUntil(ctx) })
 	s.poller.Run(ctx, func(ctx context.Context) error {
 		err := s.Sync(ctx)
 		if errors.Is(err, sync.ErrNoBranch) || errors.Is(err, ErrSealed) {
@@ -203,17 +249,32 @@ var ErrSealed = errors.New("sealed")
 // says; faults of single manifests are no error of the round's. A sealed Safe does none:
 // [ErrSealed].
 func (s *Source) Sync(ctx context.Context) error {
+	err := s.goRound(ctx)
+	if s.deps.Reported != nil {
+		s.deps.Reported(s)
+	}
+	return err
+}
+
+func (s *Source) goRound(ctx context.Context) error {
 	s.round.Lock()
 	defer s.round.Unlock()
 	if s.era = s.deps.Era(); s.era == 0 {
 		return ErrSealed
 	}
+	defer s.schedule()
 	start := s.deps.Now()
-	seen, err := s.contained(ctx)
+	var seen sync.Revision
+	s.complete = false
+	err := s.contained(func() (err error) {
+		seen, err = s.turn(ctx)
+		return err
+	})
 	if errors.Is(err, ErrSealed) {
+		s.applying("")
 		return ErrSealed // the next round does what is left, and reports
 	}
-	s.report(start, seen, err)
+	s.report(ctx, start, seen, err)
 	return err
 }
 
@@ -221,16 +282,16 @@ func (s *Source) Sync(ctx context.Context) error {
 // is a defect of ours. The log says where.
 var ErrPanic = errors.New("an internal error, which is in the log")
 
-// contained does a round that ends in an error where it would have ended the
+// contained does a round, or a part of one, that ends in an error where it would have ended the
 // process, and other sources with it, again and again.
-func (s *Source) contained(ctx context.Context) (seen sync.Revision, err error) {
+func (s *Source) contained(do func() error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = s.panicked(r)
 			s.forget()
 		}
 	}()
-	return s.turn(ctx)
+	return do()
 }
 
 // panicked logs where a panic came from. What it says may hold anything, so
@@ -250,18 +311,24 @@ func (s *Source) turn(ctx context.Context) (sync.Revision, error) {
 		return "", err
 	}
 	seen, err := s.mirror.Fetch(ctx)
-	if err == nil {
+	if err != nil {
+		err = &stepError{"fetch", err}
+	} else {
 		err = s.advance(ctx, seen)
 	}
-	// Whatever was refused may be right by now, also while the remote is away.
-	errs := []error{err, s.again(ctx)}
+	// Whatever was refused may be right by now, also while the remote is away, and what others
+	// changed is put back.
+	mended := errors.Join(s.restore(ctx), s.again(ctx, true))
 	if s.sealed() {
 		return seen, ErrSealed
 	}
+	s.failing = err
 	if err == nil { // what is gone is only known of the branch as it stands
-		errs = append(errs, s.prune(ctx))
+		s.failing = s.prune(ctx)
 	}
-	return seen, errors.Join(append(errs, s.remember(err))...)
+	s.failing = errors.Join(s.failing, s.remember(ctx, err))
+	s.complete = true
+	return seen, errors.Join(s.failing, mended)
 }
 
 // sealed tells whether Safe was sealed since the round began.
@@ -272,9 +339,9 @@ func (s *Source) start(ctx context.Context) error {
 	if s.started {
 		return nil
 	}
-	applied, err := s.deps.Journal.Load(s.config.Name)
+	applied, err := s.deps.Journal.Load(ctx, s.config.Name)
 	if err != nil {
-		return err
+		return &stepError{"journal", err}
 	}
 	if _, err := sync.ParseRevision(applied.Revision); err != nil {
 		return fmt.Errorf("journal: %w", err)
@@ -299,6 +366,10 @@ func (s *Source) owns(o *v1alpha1.EncryptedSecret) bool {
 // advance applies what leads to revision seen. A manifest that cannot be
 // applied now is put aside and does not hold up the others.
 func (s *Source) advance(ctx context.Context, seen sync.Revision) error {
+	s.rewind, s.rewound = Rewind{}, ""
+	if err := s.verify(ctx, seen); err != nil {
+		return err
+	}
 	// The index may be ahead of the journal, by what could not be completed.
 	if err := s.fastForward(ctx, seen); err != nil {
 		return err
@@ -311,9 +382,10 @@ func (s *Source) advance(ctx context.Context, seen sync.Revision) error {
 	if err != nil {
 		return err
 	}
-	if err := s.begin(seen); err != nil {
+	if err := s.begin(ctx, seen); err != nil {
 		return err
 	}
+	s.applying(seen)
 	s.index.Commit(plan)
 	s.changed = true
 	if err := s.carryOut(ctx, plan, first); err != nil {
@@ -323,6 +395,15 @@ func (s *Source) advance(ctx context.Context, seen sync.Revision) error {
 	return nil
 }
 
+// A stepError says in which step of a round it came about, for a label.
+type stepError struct {
+	step string
+	err  error
+}
+
+func (e *stepError) Error() string { return e.err.Error() }
+func (e *stepError) Unwrap() error { return e.err }
+
 // ErrUnrecorded says that objects of the source stand in the store, but the
 // record of the revision that they are of is lost. The branch may have been
 // rewritten meanwhile, so nothing is applied until an operator accepts it.
@@ -331,12 +412,12 @@ var ErrUnrecorded = errors.New("the record of the revision that was applied is l
 // begin records, before the first object of the source is written, which
 // revision that is of: from then on the branch may only grow from there. That
 // it was never completed shows in the missing time.
-func (s *Source) begin(seen sync.Revision) error {
+func (s *Source) begin(ctx context.Context, seen sync.Revision) error {
 	if s.applied.Revision != "" {
 		return nil
 	}
-	begun := store.SourceState{Revision: string(seen), Deletions: s.window}
-	if err := s.deps.Journal.Save(s.config.Name, begun); err != nil {
+	begun := store.SourceState{Revision: string(seen), Deletions: s.window, Verified: s.verified}
+	if err := s.save(ctx, begun); err != nil {
 		return err
 	}
 	s.applied = begun
@@ -346,18 +427,17 @@ func (s *Source) begin(seen sync.Revision) error {
 // fastForward refuses a revision that does not descend from what was applied,
 // unless an operator has accepted that very one.
 func (s *Source) fastForward(ctx context.Context, seen sync.Revision) error {
-	s.rewound = ""
 	if seen == s.accepted {
 		return nil
 	}
-	if s.applied.Revision == "" && len(s.owned) > 0 {
-		s.rewound = seen
-		return fmt.Errorf("%w: %d objects were delivered, and whether %s descends from their revision cannot be told", ErrUnrecorded, len(s.owned), seen)
+	if n := s.covered(); s.applied.Revision == "" && n > 0 && s.config.Verify.Since == "" {
+		s.rewind, s.rewound = Rewind{Seen: string(seen)}, seen
+		return fmt.Errorf("%w: %d objects were delivered, and whether %s descends from their revision cannot be told", ErrUnrecorded, n, seen)
 	}
 	for _, from := range slices.Compact([]sync.Revision{sync.Revision(s.applied.Revision), s.index.Revision()}) {
 		err := s.mirror.FastForward(ctx, from, seen)
 		if errors.Is(err, sync.ErrRewound) {
-			s.rewound = seen
+			s.rewind, s.rewound = Rewind{Applied: string(from), Seen: string(seen)}, seen
 		}
 		if err != nil {
 			return err
@@ -378,7 +458,7 @@ func (s *Source) carryOut(ctx context.Context, plan *sync.Plan, first bool) erro
 			return err
 		}
 	}
-	if err := s.brake(); err != nil {
+	if err := s.brake(ctx); err != nil {
 		return err
 	}
 	return s.deliver(ctx, plan.Upserts(ctx, s.mirror))
@@ -386,23 +466,49 @@ func (s *Source) carryOut(ctx context.Context, plan *sync.Plan, first bool) erro
 
 // remember journals the revision, when nothing is left to be done for it, and
 // what was deleted.
-func (s *Source) remember(err error) error {
+func (s *Source) remember(ctx context.Context, err error) error {
 	at := s.index.Revision()
 	done := err == nil && at != "" && !s.pruneFailed && len(s.failures()) == 0
 	next := s.applied
 	next.Deletions = s.window
-	if done && (string(at) != next.Revision || next.AppliedAt.IsZero()) {
+	isNew := done && (string(at) != next.Revision || next.AppliedAt.IsZero())
+	if isNew {
 		next.Revision, next.AppliedAt = string(at), s.deps.Now().UTC()
 	}
+	if done {
+		next.Verified = s.verified
+	}
 	if next.Revision == "" || next == s.applied {
+		s.lagging = s.lagging || done
 		return nil
 	}
-	if err := s.deps.Journal.Save(s.config.Name, next); err != nil {
+	if err := s.save(ctx, next); err != nil {
 		return err
 	}
-	if next.AppliedAt != s.applied.AppliedAt {
-		s.log.Info("applied", "revision", at, "objects", len(s.owned))
-	}
 	s.applied = next
+	if isNew {
+		s.log.Info("applied", "revision", at, "objects", len(s.owned))
+		s.observeLag(ctx, at)
+	}
 	return nil
+}
+
+func (s *Source) save(ctx context.Context, state store.SourceState) error {
+	if err := s.deps.Journal.Save(ctx, s.config.Name, state); err != nil {
+		return &stepError{"journal", err}
+	}
+	return nil
+}
+
+// observeLag measures how long a commit took from its author to here. The first one of a process was
+// made at any time before.
+func (s *Source) observeLag(ctx context.Context, at sync.Revision) {
+	before := s.lagging
+	s.lagging = true
+	if !before {
+		return
+	}
+	if c, err := s.mirror.Commit(ctx, at); err == nil {
+		s.deps.Metrics.lagged(s.config.Name, s.deps.Now().Sub(c.Committed))
+	}
 }

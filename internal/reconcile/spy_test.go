@@ -49,9 +49,9 @@ type spyJournal struct {
 	*spy
 }
 
-func (j spyJournal) Save(source string, state store.SourceState) error {
+func (j spyJournal) Save(ctx context.Context, source string, state store.SourceState) error {
 	if j.save != nil {
 		j.save(state)
 	}
-	return j.Journal.Save(source, state)
+	return j.Journal.Save(ctx, source, state)
 }

@@ -180,7 +180,7 @@ func TestDeletionsAreCountedBeforeTheyAreDone(t *testing.T) {
 	e.sync()
 	counted := -1
 	e.spy.remove = func(store.Key) error {
-		state, err := e.journal.Load(e.config.Name)
+		state, err := e.journal.Load(context.Background(), e.config.Name)
 		if err != nil {
 			t.Error(err)
 		}

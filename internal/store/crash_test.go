@@ -77,7 +77,7 @@ func writeStream(dir, role string) error {
 				s := next()
 				switch {
 				case s.key == store.Key{}:
-					err = j.Save(sourceOf(writer), store.SourceState{Revision: s.value})
+					err = j.Save(context.Background(), sourceOf(writer), store.SourceState{Revision: s.value})
 				case s.value == "":
 					err = d.Delete(context.Background(), crashOwner, s.key)
 				default:
@@ -133,7 +133,7 @@ func readBack(t *testing.T, dir string) [crashWriters]crashState {
 	var states [crashWriters]crashState
 	for writer := range states {
 		states[writer] = make(crashState)
-		s, err := j.Load(sourceOf(writer))
+		s, err := j.Load(t.Context(), sourceOf(writer))
 		if err != nil {
 			t.Errorf("the journal is not whole: %v", err)
 		}

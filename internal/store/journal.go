@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,6 +26,22 @@ type SourceState struct {
 	AppliedAt time.Time `json:"appliedAt"`
 	// Deletions is what the brake on mass deletion has to remember.
 	Deletions Deletions `json:"deletions,omitzero"`
+	// Verified is what was verified of Revision; zero where nothing is.
+	Verified Verified `json:"verified,omitzero"`
+}
+
+// Verified says what was verified of a source's commits.
+type Verified struct {
+	// Mode is head or strict, as a GitSource has them.
+	Mode string `json:"mode"`
+	// Revision is the newest commit that was verified, and Signer whose signature it bears;
+	// nobody's where the commit is Since.
+	Revision string `json:"revision"`
+	Signer   string `json:"signer,omitempty"`
+	// Since is, in mode strict, the commit after which all were verified. Pinned says that it was
+	// configured; otherwise it is where the branch was when verification began.
+	Since  string `json:"since,omitempty"`
+	Pinned bool   `json:"pinned,omitempty"`
 }
 
 // Deletions are what a source has deleted within a window of time.
@@ -40,7 +57,8 @@ type Deletions struct {
 
 // A Journal remembers the [SourceState] of each source in a data directory:
 // what the status of a GitSource is in a cluster. It is safe for concurrent
-// use. The lock of the [Dir] on the same data directory covers it too.
+// use. The lock of the [Dir] on the same data directory covers it too. What it does is over
+// at once, so it does not ask whether its caller still wants it.
 type Journal struct {
 	files *files
 }
@@ -61,7 +79,7 @@ func (j *Journal) Close() error { return j.files.close() }
 // if nothing was. A record that cannot be read is an error and not the zero
 // state: a source whose past is unknown must not start over unasked, since
 // what it may move to depends on where it stood.
-func (j *Journal) Load(source string) (SourceState, error) {
+func (j *Journal) Load(_ context.Context, source string) (SourceState, error) {
 	path, err := sourcePath(source)
 	if err != nil {
 		return SourceState{}, err
@@ -87,7 +105,7 @@ func (j *Journal) Load(source string) (SourceState, error) {
 
 // Save makes s the state of source, NAMESPACE.NAME. It is durable when Save
 // returns without an error; a state without a revision is [ErrInvalid].
-func (j *Journal) Save(source string, s SourceState) error {
+func (j *Journal) Save(_ context.Context, source string, s SourceState) error {
 	path, err := sourcePath(source)
 	if err != nil {
 		return err

@@ -31,16 +31,16 @@ func TestJournalRemembers(t *testing.T) {
 	at := time.Date(2026, 3, 4, 5, 6, 7, 89, time.UTC)
 	long := strings.Repeat("n", 63) + "." + strings.Repeat("a", 253)
 	for _, source := range []string{"shop.main", "shop.main.dotted", long} {
-		if s, err := j.Load(source); err != nil || s != (store.SourceState{}) {
+		if s, err := j.Load(t.Context(), source); err != nil || s != (store.SourceState{}) {
 			t.Errorf("before Save: %v, %v", s, err)
 		}
 		for _, revision := range []string{"aaaa", "bbbb"} {
-			if err := j.Save(source, store.SourceState{Revision: revision, AppliedAt: at}); err != nil {
+			if err := j.Save(t.Context(), source, store.SourceState{Revision: revision, AppliedAt: at}); err != nil {
 				t.Fatal(err)
 			}
 		}
 		again := openJournal(t, dir)
-		if s, err := again.Load(source); err != nil || s.Revision != "bbbb" || !s.AppliedAt.Equal(at) {
+		if s, err := again.Load(t.Context(), source); err != nil || s.Revision != "bbbb" || !s.AppliedAt.Equal(at) {
 			t.Errorf("after reopening: %v, %v", s, err)
 		}
 	}
@@ -49,14 +49,14 @@ func TestJournalRemembers(t *testing.T) {
 func TestJournalRefusesNames(t *testing.T) {
 	j := openJournal(t, t.TempDir())
 	for _, source := range []string{"", "shop", "shop.", ".main", "../x.y", "shop.../../x", "shop.a/b", "Shop.main", "shop.main\x00"} {
-		if _, err := j.Load(source); !errors.Is(err, store.ErrInvalid) {
+		if _, err := j.Load(t.Context(), source); !errors.Is(err, store.ErrInvalid) {
 			t.Errorf("Load(%q): %v", source, err)
 		}
-		if err := j.Save(source, store.SourceState{Revision: "aaaa"}); !errors.Is(err, store.ErrInvalid) {
+		if err := j.Save(t.Context(), source, store.SourceState{Revision: "aaaa"}); !errors.Is(err, store.ErrInvalid) {
 			t.Errorf("Save(%q): %v", source, err)
 		}
 	}
-	if err := j.Save("shop.main", store.SourceState{}); !errors.Is(err, store.ErrInvalid) {
+	if err := j.Save(t.Context(), "shop.main", store.SourceState{}); !errors.Is(err, store.ErrInvalid) {
 		t.Errorf("Save without a revision: %v", err)
 	}
 }
@@ -75,16 +75,16 @@ func TestJournalDoesNotTakeADamagedRecordForNone(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(dir, "sources/shop.main.json"), []byte(content), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if s, err := j.Load("shop.main"); err == nil {
+			if s, err := j.Load(t.Context(), "shop.main"); err == nil {
 				t.Errorf("Load: %v", s)
 			}
-			if s, err := j.Load("shop.other"); err != nil || s.Revision != "" {
+			if s, err := j.Load(t.Context(), "shop.other"); err != nil || s.Revision != "" {
 				t.Errorf("another source: %v, %v", s, err)
 			}
-			if err := j.Save("shop.main", store.SourceState{Revision: "bbbb"}); err != nil {
+			if err := j.Save(t.Context(), "shop.main", store.SourceState{Revision: "bbbb"}); err != nil {
 				t.Fatal(err)
 			}
-			if s, err := j.Load("shop.main"); err != nil || s.Revision != "bbbb" {
+			if s, err := j.Load(t.Context(), "shop.main"); err != nil || s.Revision != "bbbb" {
 				t.Errorf("after Save: %v, %v", s, err)
 			}
 		})
