@@ -10,21 +10,15 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
-	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
-	"github.com/go-git/go-git/v5/plumbing/protocol/packp/sideband"
 	"github.com/go-git/go-git/v5/plumbing/transport"
 	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
 )
-
-// maxAdvertisement bounds the list of references that a server shows.
-const maxAdvertisement = 16 << 20
 
 // An httpSource speaks git's smart HTTP protocol with go-git's client. It has
 // a client of its own: go-git's Remote and Repository take theirs from one
@@ -34,28 +28,31 @@ type httpSource struct {
 	remote Remote
 	ref    plumbing.ReferenceName
 	limits Limits
-	http   *http.Transport
+	http   *proxyChooser
 	git    transport.Transport
 }
 
 func newHTTPSource(r Remote, ref plumbing.ReferenceName, limits Limits) (*httpSource, error) {
-	t := &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           (&net.Dialer{Timeout: limits.Stall}).DialContext,
-		TLSHandshakeTimeout:   limits.Stall,
-		ResponseHeaderTimeout: limits.Stall,
-		IdleConnTimeout:       90 * time.Second,
-		MaxIdleConns:          2,
-		ForceAttemptHTTP2:     true,
-		TLSClientConfig:       &tls.Config{MinVersion: tls.VersionTLS12},
-	}
+	var roots *x509.CertPool
 	if len(r.CA) > 0 {
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(r.CA) {
+		roots = x509.NewCertPool()
+		if !roots.AppendCertsFromPEM(r.CA) {
 			return nil, errors.New("CA holds no certificate in PEM")
 		}
-		t.TLSClientConfig.RootCAs = pool
 	}
+	newTransport := func(refuse func(netip.Addr) error) *http.Transport {
+		return &http.Transport{
+			DialContext:           newDialer(refuse, limits.Stall).DialContext,
+			TLSHandshakeTimeout:   limits.Stall,
+			ResponseHeaderTimeout: limits.Stall,
+			IdleConnTimeout:       90 * time.Second,
+			MaxIdleConns:          2,
+			ForceAttemptHTTP2:     true,
+			TLSClientConfig:       &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
+		}
+	}
+	t := &proxyChooser{direct: newTransport(r.Refuse), proxied: newTransport(nil), proxy: http.ProxyFromEnvironment, refuse: r.Refuse}
+	t.proxied.Proxy = http.ProxyFromEnvironment
 	s := &httpSource{remote: r, ref: ref, limits: limits, http: t}
 	client := &http.Client{
 		Transport: &boundedTransport{next: t, limits: limits},
@@ -98,88 +95,50 @@ func (s *httpSource) open(ctx context.Context) (session, error) {
 	}
 	refs, err := up.AdvertisedReferencesContext(ctx)
 	if errors.Is(err, transport.ErrEmptyRemoteRepository) {
-		return nil, fmt.Errorf("%w: %s (the repository is empty)", ErrNoBranch, s.remote.Branch)
+		return nil, errEmpty(s.ref)
 	} else if err != nil {
 		return nil, httpError(ctx, err)
 	}
-	tip, ok := refs.References[s.ref.String()]
-	if !ok || tip.IsZero() {
-		return nil, fmt.Errorf("%w: %s", ErrNoBranch, s.remote.Branch)
+	found, err := findRef(refs, s.ref)
+	if err != nil {
+		return nil, err
 	}
-	return &httpSession{source: s, up: up, refs: refs, hash: tip}, nil
+	return &httpSession{advertised: found, up: up}, nil
 }
 
 type httpSession struct {
-	source *httpSource
-	up     transport.UploadPackSession
-	refs   *packp.AdvRefs
-	hash   plumbing.Hash
+	*advertised
+	up transport.UploadPackSession
 }
 
-func (s *httpSession) tip() plumbing.Hash { return s.hash }
+func (s *httpSession) tip() plumbing.Hash { return s.advertised.tip }
 
 func (s *httpSession) close() { s.up.Close() }
 
-// bring asks for the pack that leads from what is there to the branch's tip.
-// The pack is spooled and read to its end before the first object is taken
-// over, so a connection that is cut leaves nothing behind.
+// bring asks for the pack that leads from what is there to the tip.
 func (s *httpSession) bring(ctx context.Context, store *objectStore, have []plumbing.Hash) error {
-	if slices.Contains(have, s.hash) {
+	if slices.Contains(have, s.tip()) {
 		return nil // a rewind to what is there already
 	}
-	req := packp.NewUploadPackRequestFromCapabilities(s.refs.Capabilities)
-	if s.refs.Capabilities.Supports(capability.NoProgress) {
-		if err := req.Capabilities.Set(capability.NoProgress); err != nil {
-			return err
-		}
+	req, err := s.request(have)
+	if err != nil {
+		return err
 	}
-	req.Wants = []plumbing.Hash{s.hash}
-	req.Haves = have
 	res, err := s.up.UploadPack(ctx, req)
 	if errors.Is(err, transport.ErrEmptyUploadPackRequest) {
-		return httpError(ctx, errors.New("connection was cut: empty answer"))
+		return httpError(ctx, fmt.Errorf("%w: empty answer", errCut))
 	} else if err != nil {
 		return httpError(ctx, err)
 	}
 	defer res.Close()
-
-	f, err := os.CreateTemp(store.tmp, "fetch-")
-	if err != nil {
+	f, err := spool(store.tmp, req.Capabilities, res)
+	if errors.Is(err, errCut) {
+		return httpError(ctx, err)
+	} else if err != nil {
 		return err
 	}
 	defer discard(f)
-	if _, err := io.Copy(f, demux(req.Capabilities, res)); err != nil {
-		var own *os.PathError
-		if errors.As(err, &own) {
-			return err
-		}
-		return httpError(ctx, fmt.Errorf("connection was cut: %w", err))
-	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return err
-	}
 	return takeOver(ctx, store, f)
-}
-
-// takeOver reads a pack that was received whole and adds its objects. From
-// here on nobody else is to blame for the time it takes: a pack that runs out
-// of it would do so again.
-func takeOver(ctx context.Context, store *objectStore, f *os.File) error {
-	p, err := readPack(ctx, f, store.tmp, store.limits)
-	if err == nil {
-		err = store.addPack(ctx, p)
-	}
-	return overtime(err)
-}
-
-func demux(caps *capability.List, r io.Reader) io.Reader {
-	switch {
-	case caps.Supports(capability.Sideband64k):
-		return sideband.NewDemuxer(sideband.Sideband64k, r)
-	case caps.Supports(capability.Sideband):
-		return sideband.NewDemuxer(sideband.Sideband, r)
-	}
-	return r
 }
 
 // httpError says in our own words what a server's answer means. The server's
@@ -193,13 +152,16 @@ func httpError(ctx context.Context, err error) error {
 	if errors.As(err, &hidden) {
 		err = hidden.Err
 	}
+	if refused := certificateError(err); refused != nil {
+		return refused
+	}
 	var timeout net.Error
 	switch {
 	case errors.Is(err, transport.ErrAuthenticationRequired), errors.Is(err, transport.ErrAuthorizationFailed):
 		return ErrAuthentication
 	case errors.Is(err, transport.ErrRepositoryNotFound):
 		return ErrNoRepository
-	case errors.Is(err, ErrLimit), errors.Is(err, ErrStalled), errors.Is(err, ErrRedirect):
+	case errors.Is(err, ErrLimit), errors.Is(err, ErrStalled), errors.Is(err, ErrRedirect), errors.Is(err, ErrAddress):
 		return &remoteError{err}
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return fmt.Errorf("%w: %w", ErrStalled, &remoteError{err})
@@ -254,10 +216,8 @@ func newBoundedBody(body io.ReadCloser, limit int64, stall time.Duration) *bound
 
 func (b *boundedBody) Read(p []byte) (int, error) {
 	n, err := b.body.Read(p)
-	select {
-	case <-b.late:
+	if b.stalled() {
 		return n, fmt.Errorf("%w for %v", ErrStalled, b.stall)
-	default:
 	}
 	if b.timer.Stop() { // not, once it has fired: it fires only once
 		b.timer.Reset(b.stall)
@@ -266,6 +226,16 @@ func (b *boundedBody) Read(p []byte) (int, error) {
 		return n, fmt.Errorf("%w: more bytes than a fetch may bring", ErrLimit)
 	}
 	return n, err
+}
+
+// stalled reports whether the server has been silent for too long.
+func (b *boundedBody) stalled() bool {
+	select {
+	case <-b.late:
+		return true
+	default:
+		return false
+	}
 }
 
 func (b *boundedBody) Close() error {

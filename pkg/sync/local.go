@@ -39,9 +39,12 @@ func (s *localSource) open(context.Context) (session, error) {
 		return nil, err
 	}
 	tip, err := resolveRef(o.root, s.ref)
+	if err == nil && s.ref.IsTag() {
+		tip, err = o.peel(tip)
+	}
 	if err != nil {
 		o.close()
-		return nil, fmt.Errorf("branch %s: %w", s.ref.Short(), err)
+		return nil, fmt.Errorf("%s: %w", s.ref, err)
 	}
 	return &localSession{source: s, objects: o, hash: tip}, nil
 }

@@ -26,8 +26,10 @@ const (
 	haveCommits = 16
 )
 
-// A Mirror is a bare copy of one branch on disk, complete with its history. It
-// is used by one goroutine at a time; calls wait for each other.
+// A Mirror is a bare copy of one branch or tag on disk, complete with its
+// history. It may be opened with another remote than it was fetched from: what
+// that has not changed is not fetched again. It is used by one goroutine at a
+// time; calls wait for each other.
 type Mirror struct {
 	dir    string
 	source source
@@ -55,6 +57,12 @@ type Mirror struct {
 	built          int64
 	rejected, shed bool
 
+	// pin is the commit that [Remote.Commit] names. pinned is the verdict on
+	// whether the branch's history has it, at pinnedAt.
+	pin      Revision
+	pinned   error
+	pinnedAt plumbing.Hash
+
 	now func() time.Time
 }
 
@@ -62,11 +70,15 @@ type Mirror struct {
 // there. It does not touch the network. One process at a time may have it open.
 func OpenMirror(dir string, remote Remote, limits Limits) (*Mirror, error) {
 	limits = limits.withDefaults()
-	src, err := remote.source(limits)
+	tmp := filepath.Join(dir, tmpDir)
+	if err := os.MkdirAll(tmp, 0o700); err != nil {
+		return nil, fmt.Errorf("mirror: %w", err)
+	}
+	src, err := remote.source(tmp, limits)
 	if err != nil {
 		return nil, err
 	}
-	m := &Mirror{dir: dir, source: src, limits: limits, now: time.Now}
+	m := &Mirror{dir: dir, source: src, limits: limits, now: time.Now, pin: Revision(strings.ToLower(remote.Commit))}
 	if err := m.open(); err != nil {
 		return nil, fmt.Errorf("mirror: %w", err)
 	}
@@ -133,11 +145,12 @@ func (m *Mirror) Close() error {
 	return err
 }
 
-// Fetch brings the branch's new commits and returns its tip. An error leaves
-// the mirror as it was, or to be built again by the next Fetch. Errors that a
-// caller may want to tell apart are [ErrNoBranch], [ErrNoRepository],
-// [ErrAuthentication], [ErrLimit], [ErrStalled], [ErrRedirect],
-// [ErrUnsupported] and [ErrMissing].
+// Fetch brings the new commits of the branch or tag and returns the commit that
+// it is at, or that [Remote.Commit] names. An error leaves the mirror as it
+// was, or to be built again by the next Fetch. Errors that a caller may want to
+// tell apart are [ErrNoBranch], [ErrNoCommit], [ErrNoRepository],
+// [ErrAuthentication], [ErrHostKey], [ErrCertificate], [ErrAddress],
+// [ErrRedirect], [ErrLimit], [ErrStalled], [ErrUnsupported] and [ErrMissing].
 func (m *Mirror) Fetch(ctx context.Context) (_ Revision, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -154,25 +167,25 @@ func (m *Mirror) Fetch(ctx context.Context) (_ Revision, err error) {
 		return "", m.refusedErr
 	}
 	if m.store == nil || m.damaged != nil || m.full() {
-		return m.result(s, m.rebuild(ctx, s))
+		return m.result(ctx, s, m.rebuild(ctx, s))
 	}
 	if m.shed {
 		m.shed = false // tried once: the mirror will do as it is
 		if m.rebuild(ctx, s) == nil {
-			return m.result(s, nil)
+			return m.result(ctx, s, nil)
 		}
 	}
 	err = m.check(m.update(ctx, s))
 	if m.damaged != nil || err == nil && m.full() {
 		err = m.rebuild(ctx, s)
 	}
-	return m.result(s, err)
+	return m.result(ctx, s, err)
 }
 
 // full reports whether the mirror takes more on disk than it may.
 func (m *Mirror) full() bool { return m.store.bytes > m.limits.MirrorBytes }
 
-func (m *Mirror) result(s session, err error) (Revision, error) {
+func (m *Mirror) result(ctx context.Context, s session, err error) (Revision, error) {
 	if err != nil {
 		err = fmt.Errorf("fetch: %w", err)
 		if errors.Is(err, ErrLimit) {
@@ -180,7 +193,36 @@ func (m *Mirror) result(s session, err error) (Revision, error) {
 		}
 		return "", err
 	}
-	return revisionOf(m.seen), nil
+	if m.pin == "" {
+		return revisionOf(m.seen), nil
+	}
+	if err := m.checkPin(ctx); err != nil {
+		return "", fmt.Errorf("fetch: %w", err)
+	}
+	return m.pin, nil
+}
+
+// checkPin demands that the branch's history has the commit that is asked for.
+// That a repository has it says little: a forge may show those of forks.
+func (m *Mirror) checkPin(ctx context.Context) error {
+	if m.pin.hash() == m.seen {
+		return nil
+	}
+	if m.pinnedAt == m.seen {
+		return m.pinned
+	}
+	ok, err := descends(ctx, m.store, m.pin.hash(), m.seen, m.limits.Commits)
+	if err != nil {
+		if errors.Is(err, ErrMissing) || errors.Is(err, errUnreadable) {
+			m.damaged = err
+		}
+		return err
+	}
+	m.pinned, m.pinnedAt = nil, m.seen
+	if !ok {
+		m.pinned = fmt.Errorf("%w: %s is not in that of the branch, whose tip is %s", ErrNoCommit, m.pin, revisionOf(m.seen))
+	}
+	return m.pinned
 }
 
 // check notes that the mirror is damaged, if that is what err says.

@@ -90,21 +90,52 @@ func (o *objects) get(want plumbing.ObjectType, h plumbing.Hash) ([]byte, error)
 
 // getUpTo is get with a limit of its own, in bytes: errTooLarge.
 func (o *objects) getUpTo(limit int64, want plumbing.ObjectType, h plumbing.Hash) ([]byte, error) {
-	o.reads++
-	typ, data, err := o.getLoose(h, limit)
-	if errors.Is(err, fs.ErrNotExist) {
-		typ, data, err = o.getPacked(h, limit)
-	}
+	typ, data, err := o.getAny(h, limit)
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w", want, h, err)
 	}
 	if typ != want {
 		return nil, fmt.Errorf("%w: %s is a %s where a %s belongs", ErrMalformed, h, typ, want)
 	}
-	if plumbing.ComputeHash(typ, data) != h {
-		return nil, fmt.Errorf("%w: %s %s has another content", errUnreadable, typ, h)
-	}
 	return data, nil
+}
+
+// getAny returns an object of whatever type it has.
+func (o *objects) getAny(h plumbing.Hash, limit int64) (plumbing.ObjectType, []byte, error) {
+	o.reads++
+	typ, data, err := o.getLoose(h, limit)
+	if errors.Is(err, fs.ErrNotExist) {
+		typ, data, err = o.getPacked(h, limit)
+	}
+	if err == nil && plumbing.ComputeHash(typ, data) != h {
+		err = fmt.Errorf("%w: %s %s has another content", errUnreadable, typ, h)
+	}
+	if err != nil {
+		return 0, nil, err
+	}
+	return typ, data, nil
+}
+
+// maxTags bounds how many tags may stand for each other.
+const maxTags = 5
+
+// peel returns the commit that a tag stands for.
+func (o *objects) peel(h plumbing.Hash) (plumbing.Hash, error) {
+	for range maxTags {
+		typ, data, err := o.getAny(h, o.limit)
+		switch {
+		case err != nil:
+			return plumbing.ZeroHash, err
+		case typ == plumbing.CommitObject:
+			return h, nil
+		case typ != plumbing.TagObject:
+			return plumbing.ZeroHash, fmt.Errorf("%w: tag of a %s, which is no commit", ErrUnsupported, typ)
+		}
+		if h, err = parseTag(data); err != nil {
+			return plumbing.ZeroHash, err
+		}
+	}
+	return plumbing.ZeroHash, fmt.Errorf("%w: more than %d tags stand for each other", ErrMalformed, maxTags)
 }
 
 func (o *objects) getPacked(h plumbing.Hash, limit int64) (plumbing.ObjectType, []byte, error) {

@@ -65,7 +65,7 @@ type source interface {
 
 // A session is one look at a repository.
 type session interface {
-	// tip returns the commit that the branch is at.
+	// tip returns the commit that the branch or tag is at.
 	tip() plumbing.Hash
 	// bring adds everything that tip needs to store, which has all of the
 	// commits in have.
@@ -73,14 +73,46 @@ type session interface {
 	close()
 }
 
-func (r Remote) source(limits Limits) (source, error) {
-	ref := plumbing.NewBranchReferenceName(r.Branch)
-	if err := ref.Validate(); r.Branch == "" || err != nil {
-		return nil, fmt.Errorf("%q cannot be the name of a branch", r.Branch)
+// defaultBranch is the branch of a [Remote] that names a commit alone.
+const defaultBranch = "main"
+
+// reference returns the name of what is fetched.
+func (r Remote) reference() (plumbing.ReferenceName, error) {
+	if r.Tag != "" {
+		if r.Branch != "" || r.Commit != "" {
+			return "", fmt.Errorf("a tag excludes a branch and a commit")
+		}
+		ref := plumbing.NewTagReferenceName(r.Tag)
+		if ref.Validate() != nil {
+			return "", fmt.Errorf("%q cannot be the name of a tag", printable(r.Tag, 100))
+		}
+		return ref, nil
 	}
-	hasCredentials := r.Username != "" || r.Password != "" || r.BearerToken != ""
+	if r.Commit != "" {
+		if !plumbing.IsHash(r.Commit) {
+			return "", fmt.Errorf("commit %q is not 40 hex digits", printable(r.Commit, 60))
+		}
+		if r.Branch == "" {
+			r.Branch = defaultBranch
+		}
+	}
+	ref := plumbing.NewBranchReferenceName(r.Branch)
+	if ref.Validate() != nil || r.Branch == "" {
+		return "", fmt.Errorf("%q cannot be the name of a branch", printable(r.Branch, 100))
+	}
+	return ref, nil
+}
+
+// source checks the remote. What is parsed from a file needs tmp to do so.
+func (r Remote) source(tmp string, limits Limits) (source, error) {
+	ref, err := r.reference()
+	if err != nil {
+		return nil, err
+	}
+	overHTTP := r.Username != "" || r.BearerToken != "" || len(r.CA) > 0
+	overSSH := len(r.Identity) > 0 || len(r.KnownHosts) > 0
 	if path, ok := strings.CutPrefix(r.URL, "file://"); ok || filepath.IsAbs(r.URL) {
-		if hasCredentials || len(r.CA) > 0 {
+		if overHTTP || overSSH || r.Password != "" {
 			return nil, fmt.Errorf("a repository on this machine takes no credentials and no CA")
 		}
 		if !filepath.IsAbs(path) {
@@ -88,17 +120,30 @@ func (r Remote) source(limits Limits) (source, error) {
 		}
 		return &localSource{path: filepath.Clean(path), ref: ref, limits: limits}, nil
 	}
+	to, isSSH, err := parseSSH(r.URL)
+	if err != nil {
+		return nil, err
+	}
+	if isSSH {
+		if overHTTP {
+			return nil, fmt.Errorf("%s: ssh takes an identity and known hosts, and no user name, token or CA", r.URL)
+		}
+		return newSSHSource(r, to, ref, tmp, limits)
+	}
 	u, err := url.Parse(r.URL)
 	if err != nil {
 		return nil, fmt.Errorf("repository's URL cannot be parsed") // err repeats the URL
 	}
+	hasCredentials := r.Username != "" || r.Password != "" || r.BearerToken != ""
 	switch {
 	case u.User != nil:
 		return nil, fmt.Errorf("credentials do not belong in a repository's URL: they would be logged")
 	case u.Scheme != "https" && u.Scheme != "http":
-		return nil, fmt.Errorf("%s: repositories are read from https, http or a local path", r.URL)
+		return nil, fmt.Errorf("%s: repositories are read from https, http, ssh or a local path", r.URL)
 	case u.Host == "" || u.RawQuery != "" || u.Fragment != "":
 		return nil, fmt.Errorf("%s: want https://HOST/PATH", r.URL)
+	case overSSH:
+		return nil, fmt.Errorf("%s: an identity and known hosts are for ssh", r.URL)
 	case r.BearerToken != "" && (r.Username != "" || r.Password != ""):
 		return nil, fmt.Errorf("a bearer token and a user name exclude each other")
 	case hasCredentials && u.Scheme == "http" && !isLoopback(u.Hostname()):

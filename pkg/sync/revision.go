@@ -64,3 +64,13 @@ func parseCommit(data []byte) (*commit, error) {
 	}
 	return c, nil
 }
+
+// parseTag reads what a tag object stands for.
+func parseTag(data []byte) (plumbing.Hash, error) {
+	line, _, _ := bytes.Cut(data, []byte("\n"))
+	id, ok := bytes.CutPrefix(line, []byte("object "))
+	if !ok || !plumbing.IsHash(string(id)) {
+		return plumbing.ZeroHash, fmt.Errorf("%w: tag of nothing", ErrMalformed)
+	}
+	return plumbing.NewHash(string(id)), nil
+}
