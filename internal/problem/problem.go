@@ -4,13 +4,14 @@
 // A problem's type is stable, and is what a program decides on:
 //
 //	https://vsecm.com/problems/bad-request        400  the request makes no sense; sending it again will not help
-//	https://vsecm.com/problems/unauthorized       401  no valid X.509-SVID, or no valid operator's token, was presented
+//	https://vsecm.com/problems/unauthorized       401  nothing valid proves who calls: no X.509-SVID, operator's token or webhook's signature
 //	https://vsecm.com/problems/forbidden          403  the caller is known, and may not do this
 //	https://vsecm.com/problems/not-found          404  there is nothing under this path
 //	https://vsecm.com/problems/method-not-allowed 405  the path does not take this method
 //	https://vsecm.com/problems/key-id-needed      409  unseal: which root key this Safe had is not on record; name the one that is accepted
 //	https://vsecm.com/problems/share-set-needed   409  unseal: this replica holds no share of the set; send the set's public file, too
 //	https://vsecm.com/problems/too-many-sets      409  unseal: shares of too many sets are held; reset one
+//	https://vsecm.com/problems/too-large          413  the body is larger than the call takes
 //	https://vsecm.com/problems/not-leading        421  another replica has to be asked; the detail names it, where one is known
 //	https://vsecm.com/problems/wrong-key          422  unseal: the key, or that of the share's set, is not this Safe's root key
 //	https://vsecm.com/problems/wrong-share        422  unseal: the share does not count; what was given before still does
@@ -55,6 +56,7 @@ const (
 	KeyIDNeeded      Type = "key-id-needed"
 	ShareSetNeeded   Type = "share-set-needed"
 	TooManySets      Type = "too-many-sets"
+	TooLarge         Type = "too-large"
 	NotLeading       Type = "not-leading"
 	WrongKey         Type = "wrong-key"
 	WrongShare       Type = "wrong-share"
@@ -80,7 +82,7 @@ func (t Type) describe() (status int, title string) {
 	case BadRequest:
 		return http.StatusBadRequest, "The request is malformed"
 	case Unauthorized:
-		return http.StatusUnauthorized, "A valid X.509-SVID, or an operator's token, is required"
+		return http.StatusUnauthorized, "Nothing valid proves who calls"
 	case Forbidden:
 		return http.StatusForbidden, "The caller may not do this"
 	case NotFound:
@@ -93,6 +95,8 @@ func (t Type) describe() (status int, title string) {
 		return http.StatusConflict, "The public file of the share's set is needed"
 	case TooManySets:
 		return http.StatusConflict, "Shares of too many sets are held"
+	case TooLarge:
+		return http.StatusRequestEntityTooLarge, "The body is too large"
 	case NotLeading:
 		return http.StatusMisdirectedRequest, "Another replica leads"
 	case WrongShare:
@@ -199,7 +203,7 @@ func Read(resp *http.Response) *Problem {
 func parseType(uri string) Type {
 	for _, t := range []Type{
 		BadRequest, Unauthorized, Forbidden, NotFound, MethodNotAllowed,
-		KeyIDNeeded, ShareSetNeeded, TooManySets, NotLeading, WrongKey, WrongShare, Unreadable, TooManyRequests, Internal, Sealed, Unavailable, Timeout,
+		KeyIDNeeded, ShareSetNeeded, TooManySets, TooLarge, NotLeading, WrongKey, WrongShare, Unreadable, TooManyRequests, Internal, Sealed, Unavailable, Timeout,
 	} {
 		if uri == t.URI() {
 			return t
