@@ -14,26 +14,17 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
-	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/vsecm/kubectl-vsecm/internal/identity"
-	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
-	"github.com/vsecm/kubectl-vsecm/pkg/sync"
 )
 
 const (
 	maxFileSize       = 1 << 20
 	maxCredentialSize = 64 << 10
-
-	// minInterval spares servers; a look at a repository on this machine
-	// costs reading one small file.
-	minInterval      = time.Second
-	minLocalInterval = 10 * time.Millisecond
 )
 
 // A Config is what Safe serves in local mode. Paths in the file are relative to the
@@ -75,35 +66,6 @@ type SPIFFE struct {
 	// Workloads are the patterns that tell a workload from its SPIFFE ID.
 	Workloads []string `yaml:"workloads"`
 }
-
-// A Source is a branch of a git repository, whose manifests Safe delivers.
-type Source struct {
-	Name string `yaml:"name"`
-	// URL is https://…, http://…, file:///… or an absolute path.
-	URL string `yaml:"url"`
-	// Branch, default main.
-	Branch string `yaml:"branch"`
-	// Path is the folder below the root to deliver; empty for all.
-	Path string `yaml:"path"`
-	// Interval between two looks. Default: 1m, of a repository on this
-	// machine's disk 1s.
-	Interval time.Duration `yaml:"interval"`
-	// Prune deletes what is deleted in git. Default true.
-	Prune *bool `yaml:"prune"`
-	// Namespaces that the source may deliver into; empty for all.
-	Namespaces []string `yaml:"namespaces"`
-
-	// Credentials, each in a file: they do not belong in a configuration.
-	Username        string `yaml:"username"`
-	PasswordFile    string `yaml:"passwordFile"`
-	BearerTokenFile string `yaml:"bearerTokenFile"`
-	// CAFile holds the certificates, in PEM, that alone are trusted for the
-	// server.
-	CAFile string `yaml:"caFile"`
-}
-
-// Prunes tells whether what is deleted in git is deleted.
-func (s Source) Prunes() bool { return s.Prune == nil || *s.Prune }
 
 // Load reads and checks a file.
 func Load(file string) (*Config, error) {
@@ -152,11 +114,11 @@ func (c *Config) fillIn() {
 	}
 	set(&c.SPIFFE.Socket, os.Getenv("SPIFFE_ENDPOINT_SOCKET"))
 	for i := range c.Sources {
-		set(&c.Sources[i].Branch, "main")
+		if c.Sources[i].Tag == "" {
+			set(&c.Sources[i].Branch, "main")
+		}
 	}
 }
-
-var sourceName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?$`)
 
 func (c *Config) check() error {
 	var errs []error
@@ -201,48 +163,11 @@ func (c *Config) check() error {
 	return errors.Join(errs...)
 }
 
-func (s Source) check() error {
-	switch {
-	case s.URL == "":
-		return errors.New("url: missing")
-	case hasUser(s.URL):
-		return errors.New("url: credentials do not belong in it: use username, passwordFile or bearerTokenFile")
-	case s.Interval != 0 && s.Interval < s.minInterval():
-		return fmt.Errorf("interval: at least %s", s.minInterval())
-	case (s.Username == "") != (s.PasswordFile == ""):
-		return errors.New("username and passwordFile go together")
-	case s.BearerTokenFile != "" && s.Username != "":
-		return errors.New("bearerTokenFile and username exclude each other")
-	}
-	for _, ns := range s.Namespaces {
-		if err := encrypt.ValidateNamespace(ns); err != nil {
-			return fmt.Errorf("namespaces: %w", err)
-		}
-	}
-	return nil
-}
-
-// hasUser reports whether there may be credentials in a URL, also in one that
-// cannot be parsed.
-func hasUser(s string) bool {
-	_, rest, ok := strings.Cut(s, "://")
-	host, _, _ := strings.Cut(rest, "/")
-	return ok && strings.Contains(host, "@")
-}
-
-func (s Source) minInterval() time.Duration {
-	if (sync.Remote{URL: s.URL}).Local() {
-		return minLocalInterval
-	}
-	return minInterval
-}
-
 // resolve makes relative paths relative to the file's folder.
 func (c *Config) resolve(dir string) {
 	paths := []*string{&c.DataDir, &c.RootKey, &c.Listen.Operator}
 	for i := range c.Sources {
-		s := &c.Sources[i]
-		paths = append(paths, &s.PasswordFile, &s.BearerTokenFile, &s.CAFile)
+		paths = append(paths, c.Sources[i].files()...)
 	}
 	for _, path := range paths {
 		if *path != "" && *path != Off && !filepath.IsAbs(*path) {
@@ -266,6 +191,14 @@ func ReadCredential(file string) (string, error) {
 		return "", fmt.Errorf("%s is empty", file)
 	}
 	return text, nil
+}
+
+// ReadFile reads a file of keys or certificates. An empty path is no file, and nil.
+func ReadFile(file string) ([]byte, error) {
+	if file == "" {
+		return nil, nil
+	}
+	return readSmall(file, maxFileSize)
 }
 
 func readSmall(file string, most int64) ([]byte, error) {

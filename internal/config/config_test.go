@@ -33,7 +33,7 @@ func load(t *testing.T, text string) (*Config, error) {
 		}
 		for i := range c.Sources {
 			s := &c.Sources[i]
-			for _, path := range []*string{&s.PasswordFile, &s.BearerTokenFile, &s.CAFile} {
+			for _, path := range s.files() {
 				*path = strings.Replace(*path, dir, "DIR", 1)
 			}
 		}
@@ -82,6 +82,14 @@ sources:
     caFile: /etc/ca.pem
   - {name: shop-2, url: "http://127.0.0.1/x.git", bearerTokenFile: token.txt}
   - {name: near, url: "file:///srv/x.git", interval: 10ms}
+  - name: signed
+    url: ssh://git@git.example.com:2222/shop.git
+    tag: v1
+    identityFile: id_ed25519
+    knownHostsFile: known_hosts
+    passwordFile: passphrase
+    verify: {mode: strict, trustFiles: [signers, /etc/keys.asc], since: 0123456789abcdef0123456789abcdef01234567}
+  - {name: pinned, url: "git@git.example.com:shop.git", commit: 0123456789abcdef0123456789abcdef01234567, identityFile: a, knownHostsFile: b}
 `)
 	if err != nil {
 		t.Fatal(err)
@@ -99,6 +107,14 @@ sources:
 	}
 	if c.Sources[1].BearerTokenFile != "DIR/token.txt" {
 		t.Errorf("%+v", c.Sources[1])
+	}
+	s = c.Sources[3]
+	if s.Branch != "" || s.Tag != "v1" || s.IdentityFile != "DIR/id_ed25519" || s.KnownHostsFile != "DIR/known_hosts" || s.PasswordFile != "DIR/passphrase" ||
+		!s.Verify.Verifies() || s.Verify.Mode != "strict" || strings.Join(s.Verify.TrustFiles, ",") != "DIR/signers,/etc/keys.asc" || !strings.HasPrefix(s.Verify.Since, "0123") {
+		t.Errorf("%+v", s)
+	}
+	if s := c.Sources[4]; s.Branch != "main" || !strings.HasPrefix(s.Commit, "0123") || s.Verify.Verifies() {
+		t.Errorf("%+v", s)
 	}
 }
 
@@ -132,6 +148,20 @@ func TestFaults(t *testing.T) {
 		{"a user without password", source("url: \"https://example.com/x\", username: bot"), "username and passwordFile go together"},
 		{"a password without user", source("url: \"https://example.com/x\", passwordFile: s3cret"), "username and passwordFile go together"},
 		{"two kinds of credentials", source("url: \"https://example.com/x\", username: bot, passwordFile: p, bearerTokenFile: t"), "exclude each other"},
+		{"a password in an ssh URL", source("url: \"ssh://git:s3cret@example.com/x\", identityFile: a, knownHostsFile: b"), "credentials do not belong"},
+		{"ssh without known hosts", source("url: \"ssh://git@example.com/x\", identityFile: a"), "ssh takes identityFile and knownHostsFile"},
+		{"ssh without an identity", source("url: \"git@example.com:x\", knownHostsFile: a"), "ssh takes identityFile and knownHostsFile"},
+		{"ssh with a token", source("url: \"git@example.com:x\", identityFile: a, knownHostsFile: b, bearerTokenFile: c"), "ssh takes no username"},
+		{"an identity for https", source("url: \"https://example.com/x\", identityFile: a, knownHostsFile: b"), "are for ssh"},
+		{"a tag and a branch", source("url: /a, tag: v1, branch: main"), "tag excludes branch"},
+		{"a tag and a commit", source("url: /a, tag: v1, commit: 0123456789abcdef0123456789abcdef01234567"), "tag excludes branch"},
+		{"a short commit", source("url: /a, commit: 0123abc"), "commit: revision"},
+		{"an unknown way to verify", source("url: /a, verify: {mode: always, trustFiles: [x]}"), "verify: mode: "},
+		{"verification without keys", source("url: /a, verify: {mode: head}"), "mode head takes trustFiles"},
+		{"keys without verification", source("url: /a, verify: {trustFiles: [x]}"), "take mode head or strict"},
+		{"a start without verification", source("url: /a, verify: {mode: none, since: 0123456789abcdef0123456789abcdef01234567}"), "take mode head or strict"},
+		{"a start that is no commit", source("url: /a, verify: {mode: strict, trustFiles: [x], since: v1}"), "since: revision"},
+		{"an unknown field of verify", source("url: /a, verify: {keys: x}"), "field keys not found"},
 		{"a namespace that is none", source("url: /a, namespaces: [Shop]"), "namespaces: "},
 		{"too large", least + "#" + strings.Repeat("x", 1<<20), "is larger than"},
 	} {
@@ -211,7 +241,8 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("accepted %+v", c)
 		}
 		for _, s := range c.Sources {
-			if s.URL == "" || s.Branch == "" || !sourceName.MatchString(s.Name) || hasUser(s.URL) {
+			if s.URL == "" || (s.Branch == "") != (s.Tag != "") || !sourceName.MatchString(s.Name) || hasCredentials(s.URL) ||
+				s.Verify.Verifies() && len(s.Verify.TrustFiles) == 0 {
 				t.Errorf("accepted %+v", s)
 			}
 		}

@@ -9,7 +9,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -124,6 +123,9 @@ func Run(ctx context.Context, cfg *config.Config, mode RootKey, log *slog.Logger
 	logStarted(log, at, keeper.Status(), len(sources))
 	group.Go(func() error { return secrets.Run(run, objects) })
 	group.Go(func() error { reconcile.Run(run, sources...); return nil })
+	group.Go(func() error {
+		return reconcile.Follow(run, objects, func() []*reconcile.Source { return sources })
+	})
 	group.Go(func() error { retryAfterUnseal(run, keeper, sources); return nil })
 	group.Go(func() error { settle(run, keeper, secrets, sources); return nil })
 	group.Go(func() error {
@@ -151,6 +153,10 @@ func openSources(cfg *config.Config, deps reconcile.Deps) ([]*reconcile.Source, 
 		if err != nil {
 			return sources, fmt.Errorf("source %s: %w", c.Name, err)
 		}
+		verify, err := verifyOf(c.Verify)
+		if err != nil {
+			return sources, fmt.Errorf("source %s: verify: %w", c.Name, err)
+		}
 		s, err := reconcile.New(reconcile.Config{
 			// In a cluster a source has a namespace; here there is one of them.
 			Name:       "local." + c.Name,
@@ -159,6 +165,7 @@ func openSources(cfg *config.Config, deps reconcile.Deps) ([]*reconcile.Source, 
 			Interval:   c.Interval,
 			Prune:      c.Prunes(),
 			Namespaces: c.Namespaces,
+			Verify:     verify,
 		}, filepath.Join(cfg.DataDir, "mirrors", c.Name), deps)
 		if err != nil {
 			return sources, err
@@ -169,7 +176,7 @@ func openSources(cfg *config.Config, deps reconcile.Deps) ([]*reconcile.Source, 
 }
 
 func remoteOf(c config.Source) (sync.Remote, error) {
-	r := sync.Remote{URL: c.URL, Branch: c.Branch, Username: c.Username}
+	r := sync.Remote{URL: c.URL, Branch: c.Branch, Tag: c.Tag, Commit: c.Commit, Username: c.Username}
 	var err error
 	if r.Password, err = config.ReadCredential(c.PasswordFile); err != nil {
 		return r, fmt.Errorf("passwordFile: %w", err)
@@ -177,12 +184,36 @@ func remoteOf(c config.Source) (sync.Remote, error) {
 	if r.BearerToken, err = config.ReadCredential(c.BearerTokenFile); err != nil {
 		return r, fmt.Errorf("bearerTokenFile: %w", err)
 	}
-	if c.CAFile != "" {
-		if r.CA, err = os.ReadFile(c.CAFile); err != nil {
-			return r, fmt.Errorf("caFile: %w", err)
+	for _, f := range []struct {
+		field, path string
+		to          *[]byte
+	}{
+		{"identityFile", c.IdentityFile, &r.Identity}, {"knownHostsFile", c.KnownHostsFile, &r.KnownHosts}, {"caFile", c.CAFile, &r.CA},
+	} {
+		if *f.to, err = config.ReadFile(f.path); err != nil {
+			return r, fmt.Errorf("%s: %w", f.field, err)
 		}
 	}
 	return r, nil
+}
+
+func verifyOf(c config.Verification) (reconcile.Verify, error) {
+	if !c.Verifies() {
+		return reconcile.Verify{}, nil
+	}
+	files := make(map[string][]byte)
+	for _, path := range c.TrustFiles {
+		data, err := config.ReadFile(path)
+		if err != nil {
+			return reconcile.Verify{}, fmt.Errorf("trustFiles: %w", err)
+		}
+		files[path] = data
+	}
+	trust, err := sync.ParseTrust(files)
+	if err != nil {
+		return reconcile.Verify{}, fmt.Errorf("trustFiles: %w", err)
+	}
+	return reconcile.Verify{Mode: c.Mode, Trust: trust, Since: sync.Revision(c.Since)}, nil
 }
 
 type serverParts struct {
@@ -288,7 +319,7 @@ func listen(l config.Listen) (serve.Listeners, error) {
 // closeListeners is for those that no server came to close; closing twice does
 // no harm.
 func closeListeners(ls serve.Listeners) {
-	for _, l := range []net.Listener{ls.API, ls.Liveness, ls.Readiness, ls.Metrics, ls.Operator} {
+	for _, l := range []net.Listener{ls.API, ls.Liveness, ls.Readiness, ls.Metrics, ls.Operator, ls.Webhooks} {
 		if l != nil {
 			_ = l.Close()
 		}
