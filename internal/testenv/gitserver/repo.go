@@ -1,5 +1,6 @@
 // Package gitserver gives tests real git repositories, and a real git server
-// for them on loopback. It needs Debian's package git.
+// for them on loopback, over http and over ssh, and keys that sign commits. It
+// needs Debian's packages git, openssh-server, openssh-client and gnupg.
 package gitserver
 
 import (
