@@ -117,10 +117,20 @@ func (f *fence) release(ctx context.Context) {
 	}
 	ctx, cancel := f.call(context.WithoutCancel(ctx))
 	defer cancel()
+	for {
+		// A renewal that was under way when the elector ended may come in between.
+		if err := f.giveUp(ctx); !apierrors.IsConflict(err) {
+			return
+		}
+	}
+}
+
+// giveUp makes the Lease free, if it is ours and nobody writes it at the same time.
+func (f *fence) giveUp(ctx context.Context) error {
 	record, _, err := f.LeaseLock.Get(ctx)
 	if err != nil || record.HolderIdentity != f.identity {
 		f.saw(ctx, record, err)
-		return
+		return err
 	}
 	// As the elector writes it. Whoever does not read it waits until it has run out.
 	now := metav1.Now()
@@ -130,7 +140,9 @@ func (f *fence) release(ctx context.Context) {
 		RenewTime:            now,
 		AcquireTime:          now,
 	}
-	f.saw(ctx, &free, f.LeaseLock.Update(ctx, free))
+	err = f.LeaseLock.Update(ctx, free)
+	f.saw(ctx, &free, err)
+	return err
 }
 
 // saw notes who leads, and tells once when the API server does not let us know.
