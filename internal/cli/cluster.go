@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -26,7 +27,7 @@ const clusterTimeout = 30 * time.Second
 var errNoCluster = errors.New("no cluster is configured")
 
 // A cluster is the one that the kubeconfig and kubectl's flags lead to. A generated client
-// would make the plugin half again as large, for three calls.
+// would make the plugin half again as large, for a few calls.
 type cluster struct {
 	config *rest.Config
 	client *http.Client
@@ -71,6 +72,10 @@ func (c *cluster) close() { c.client.CloseIdleConnections() }
 type clusterError struct {
 	code int
 	said string
+	// managers says that field managers who own what was applied are why.
+	managers bool
+	// next is where to go on with a list whose beginning is too old.
+	next string
 }
 
 func (e *clusterError) Error() string { return visible(e.said) } // one line
@@ -84,47 +89,98 @@ func codeOf(err error) int {
 	return 0
 }
 
-// call makes one call to the API server, and decodes its answer. path has its segments
-// escaped.
+// The media types of calls to the API server.
+const (
+	mediaJSON  = "application/json"
+	mediaApply = "application/apply-patch+yaml" // JSON is YAML
+	// mediaNames leaves away all but the metadata.
+	mediaNames = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+	// mediaTable is what kubectl get shows, and no more.
+	mediaTable = "application/json;as=Table;g=meta.k8s.io;v=v1"
+)
+
+// A clusterCall is one call to the API server. path has its segments escaped; body and media,
+// if empty mediaJSON, may be missing.
+type clusterCall struct {
+	method string
+	path   *url.URL
+	body   any
+	media  string // of the body
+	accept string // of the answer
+}
+
+// call makes one call to the API server, and decodes its answer.
 func (c *cluster) call(ctx context.Context, method string, path *url.URL, body, answer any) error {
-	var send io.Reader
-	if body != nil {
-		text, err := json.Marshal(body)
-		if err != nil {
-			return err
-		}
-		send = bytes.NewReader(text)
-	}
-	request, err := http.NewRequestWithContext(ctx, method, path.String(), send)
+	return c.make(ctx, clusterCall{method: method, path: path, body: body}, answer)
+}
+
+// make makes a call, and decodes its answer.
+func (c *cluster) make(ctx context.Context, call clusterCall, answer any) error {
+	from, err := c.open(ctx, call)
 	if err != nil {
 		return err
 	}
-	request.Header.Set("Accept", "application/json")
-	if body != nil {
-		request.Header.Set("Content-Type", "application/json")
-	}
-	response, err := c.client.Do(request)
-	if err != nil {
-		return fmt.Errorf("asking %s: %w", c, bare(err))
-	}
-	defer response.Body.Close()
-	text, err := readAll(response.Body, "the answer of "+c.String(), maxAnswerSize)
+	defer from.Close()
+	text, err := readAll(from, "the answer of "+c.String(), maxAnswerSize)
 	if err != nil {
 		return err
 	}
 	defer clear(text) // it may be a token
-	if response.StatusCode >= http.StatusMultipleChoices {
-		var status struct{ Message string }
-		_ = json.Unmarshal(text, &status) // the code says enough where it is none
-		if status.Message == "" {
-			status.Message = response.Status
-		}
-		return fmt.Errorf("asking %s: %w", c, &clusterError{response.StatusCode, status.Message})
-	}
 	if err := json.Unmarshal(text, answer); err != nil {
-		return fmt.Errorf("asking %s: its answer is not the Kubernetes API's", c)
+		return fmt.Errorf("asking %s: %w", c, errNotKubernetes)
 	}
 	return nil
+}
+
+var errNotKubernetes = errors.New("its answer is not the Kubernetes API's")
+
+// open makes a call, and returns its answer, to be read and closed. What the API server refuses
+// is a [clusterError].
+func (c *cluster) open(ctx context.Context, call clusterCall) (io.ReadCloser, error) {
+	var send io.Reader
+	if call.body != nil {
+		text, err := json.Marshal(call.body)
+		if err != nil {
+			return nil, err
+		}
+		send = bytes.NewReader(text)
+	}
+	request, err := http.NewRequestWithContext(ctx, call.method, call.path.String(), send)
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("Accept", cmp.Or(call.accept, mediaJSON))
+	if call.body != nil {
+		request.Header.Set("Content-Type", cmp.Or(call.media, mediaJSON))
+	}
+	response, err := c.client.Do(request)
+	if err != nil {
+		return nil, fmt.Errorf("asking %s: %w", c, bare(err))
+	}
+	if response.StatusCode < http.StatusMultipleChoices {
+		return response.Body, nil
+	}
+	defer response.Body.Close()
+	text, err := readAll(response.Body, "the answer of "+c.String(), maxAnswerSize)
+	if err != nil {
+		return nil, err
+	}
+	return nil, fmt.Errorf("asking %s: %w", c, refusalOf(response, text))
+}
+
+// refusalOf reads a Status of the Kubernetes API. The code says enough where it is none.
+func refusalOf(response *http.Response, text []byte) *clusterError {
+	var status struct {
+		Message  string
+		Metadata struct{ Continue string }
+		Details  struct{ Causes []struct{ Reason string } }
+	}
+	_ = json.Unmarshal(text, &status)
+	refused := &clusterError{code: response.StatusCode, said: cmp.Or(status.Message, response.Status), next: status.Metadata.Continue}
+	for _, cause := range status.Details.Causes {
+		refused.managers = refused.managers || cause.Reason == "FieldManagerConflict"
+	}
+	return refused
 }
 
 // bare leaves method and address away from what net/http says.

@@ -1,14 +1,19 @@
 package cli
 
 import (
+	"context"
 	"fmt"
+	"net/url"
 	"os"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
+	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
 
@@ -104,4 +109,58 @@ func manifestsIn(file string) []encrypt.Manifest {
 		return nil
 	}
 	return encrypt.ReadManifests(file, data, p.rule(file).Namespace).Objects
+}
+
+// completionTimeout bounds what completion asks a cluster: a person who presses Tab waits.
+const completionTimeout = 3 * time.Second
+
+// completeFromCluster completes with the names that a cluster has under a path. Where it has no
+// answer there is nothing to complete.
+func completeFromCluster(ctx context.Context, conn *connection, path func(*cluster) *url.URL) []string {
+	ctx, cancel := context.WithTimeout(ctx, completionTimeout)
+	defer cancel()
+	cluster, err := conn.cluster()
+	if err != nil {
+		return nil
+	}
+	defer cluster.close()
+	names, err := cluster.names(ctx, path(cluster))
+	if err != nil {
+		return nil
+	}
+	return names
+}
+
+// completeNamespaces completes -n.
+func completeNamespaces(conn *connection) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return completeFromCluster(cmd.Context(), conn, func(c *cluster) *url.URL { return c.path() }), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// completeObjects completes the names of objects of ours in a namespace, without those that
+// are there already.
+func completeObjects(ctx context.Context, conn *connection, resource, namespace string, args []string) ([]string, cobra.ShellCompDirective) {
+	namespace, err := conn.namespaceOrDefault(namespace)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	names := completeFromCluster(ctx, conn, func(c *cluster) *url.URL { return c.objects(resource, namespace) })
+	for i, name := range names {
+		names[i] = strings.TrimPrefix(name, namespace+"/")
+	}
+	names = slices.DeleteFunc(names, func(name string) bool { return slices.Contains(args, name) })
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeSources completes the NAME of a source: in the namespace, if one is given, and else
+// NAMESPACE/NAME, if the person may see them all.
+func completeSources(ctx context.Context, conn *connection, namespace string) ([]string, cobra.ShellCompDirective) {
+	if namespace == "" {
+		names := completeFromCluster(ctx, conn, func(c *cluster) *url.URL { return c.objects(v1alpha1.ResourceGitSources, "") })
+		if len(names) > 0 {
+			return names, cobra.ShellCompDirectiveNoFileComp
+		}
+	}
+	return completeObjects(ctx, conn, v1alpha1.ResourceGitSources, namespace, nil)
 }

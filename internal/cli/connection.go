@@ -6,8 +6,11 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
 
 // A connection holds kubectl's flags that say which cluster is meant. It reads
@@ -65,4 +68,35 @@ func newOptions(streams genericiooptions.IOStreams) *cobra.Command {
 			return err
 		},
 	}
+}
+
+// namespaceOrDefault is where kubectl looks for objects: the namespace that was given, that of
+// the kubeconfig's current context, or default.
+func (c *connection) namespaceOrDefault(given string) (string, error) {
+	namespace := given
+	if namespace == "" {
+		var err error
+		if namespace, err = c.namespace(); errors.Is(err, errNoNamespace) {
+			namespace, err = metav1.NamespaceDefault, nil
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	if err := encrypt.ValidateNamespace(namespace); err != nil {
+		return "", fmt.Errorf("--namespace: %w", err)
+	}
+	return namespace, nil
+}
+
+// toCluster is [connection.cluster] for verbs that are about objects in it.
+func (c *connection) toCluster() (*cluster, error) {
+	cluster, err := c.cluster()
+	switch {
+	case errors.Is(err, errNoCluster):
+		return nil, withHint(err, "name a kubeconfig with --kubeconfig or in $KUBECONFIG")
+	case err != nil:
+		return nil, withHint(err, "name another kubeconfig with --kubeconfig, or another context in it with --context")
+	}
+	return cluster, nil
 }

@@ -91,11 +91,11 @@ func (f *specFlags) objectOf(s *encrypt.Secret, namespace string, rule encrypt.R
 	return o
 }
 
-// agrees tells whether the flags say what an existing manifest says.
-func (f *specFlags) agrees(m encrypt.Manifest) error {
-	b := encrypt.BindingOf(m.Object, "any")
+// agrees tells whether the flags say what an existing object says. place is where it stands.
+func (f *specFlags) agrees(place string, o *v1alpha1.EncryptedSecret) error {
+	b := encrypt.BindingOf(o, "any")
 	differs := func(flag, has string) error {
-		return withHint(fmt.Errorf("%s:%d: %s: --%s says otherwise than the manifest, which has %s", m.File, m.Line, m.Object.Name, flag, has),
+		return withHint(fmt.Errorf("%s: %s: --%s says otherwise than the manifest, which has %s", place, o.Name, flag, has),
 			"its other values are bound to what it has: changing that needs the private key ('edit')")
 	}
 	if f.scope != "" && f.scope != string(b.Scope) {
@@ -172,4 +172,22 @@ func (d *draft) seal(now time.Time) error {
 		d.sealed[key] = sealed
 	}
 	return nil
+}
+
+// whole returns all sealed values of the object: those that it has, and those of the draft.
+func (d *draft) whole() (map[string]string, error) {
+	all := maps.Clone(d.object.Spec.EncryptedData)
+	if all == nil {
+		all = make(map[string]string)
+	}
+	maps.Copy(all, d.sealed)
+	size := 0
+	for key, sealed := range all {
+		size += len(key) + len(sealed)
+	}
+	if size > encrypt.MaxObjectSize || len(all) > encrypt.MaxKeys {
+		return nil, withHint(d.wrap(fmt.Errorf("%s/%s would hold %d sealed bytes in %d keys, of at most %d bytes and %d keys: a cluster stores no larger object",
+			d.object.Namespace, d.object.Name, size, len(all), encrypt.MaxObjectSize, encrypt.MaxKeys)), "spread the keys over several objects")
+	}
+	return all, nil
 }

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"runtime"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -87,7 +85,7 @@ changed.`,
 		Args: func(_ *cobra.Command, args []string) error { return o.takeArgs(args) },
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.spec.changed = cmd.Flags().Changed
-			o.recipients.published = o.publishedOnce(cmd.Context())
+			o.recipients.published = conn.publishedOnce(cmd.Context(), streams)
 			return o.run(cmd.Context())
 		},
 		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
@@ -152,15 +150,9 @@ func (o *encryptOptions) run(ctx context.Context) error {
 	if err := o.check(); err != nil {
 		return err
 	}
-	p, err := findProject()
+	p, err := ownProject(o.streams)
 	if err != nil {
 		return err
-	}
-	if p.foreign {
-		// In a folder that others may write to, such as /tmp, it would have
-		// secrets sealed to them.
-		fmt.Fprintf(o.streams.ErrOut, "note: %s belongs to another user, and is left out\n", visible(filepath.Join(p.root, encrypt.ProjectFile)))
-		p = &project{}
 	}
 	if len(o.inputs) > 0 {
 		return o.runDocuments(ctx, p)
@@ -191,10 +183,11 @@ func (o *encryptOptions) runValues(ctx context.Context, p *project) error {
 	for _, namespace := range namespaces {
 		d := &draft{object: o.spec.object(namespace, o.name, rule), recipients: recipients}
 		if m, exists := target.find(namespace, o.name); exists {
-			if err := o.spec.agrees(m); err != nil {
+			place := fmt.Sprintf("%s:%d", m.File, m.Line)
+			if err := o.spec.agrees(place, m.Object); err != nil {
 				return err
 			}
-			if err := o.recipients.agrees(m, recipients); err != nil {
+			if err := o.recipients.agrees(place, m.Object, recipients); err != nil {
 				return err
 			}
 			d.object.Spec = m.Object.Spec
@@ -354,31 +347,6 @@ func (o *encryptOptions) resolveOnce(p *project) func(encrypt.Rule) ([]encrypt.R
 		rs, err := o.recipients.resolve(p, rule)
 		byRule[rule.Path] = rs
 		return rs, err
-	}
-}
-
-// publishedOnce asks the cluster for Safe's recipient, once, and says which it was: whoever has
-// another cluster in mind is to see it.
-func (o *encryptOptions) publishedOnce(ctx context.Context) func(namespace string) (encrypt.Recipient, error) {
-	var (
-		once sync.Once
-		r    encrypt.Recipient
-		fail error
-	)
-	return func(namespace string) (encrypt.Recipient, error) {
-		once.Do(func() {
-			asking, cancel, err := o.conn.within(ctx, statusTimeout)
-			if err != nil {
-				fail = err
-				return
-			}
-			defer cancel()
-			var where string
-			if r, where, fail = o.conn.published(asking, namespace); fail == nil {
-				fmt.Fprintf(o.streams.ErrOut, "note: sealing to key %s, which Safe publishes in %s\n", r.KeyID(), visible(where))
-			}
-		})
-		return r, fail
 	}
 }
 

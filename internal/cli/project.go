@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
 
@@ -119,4 +121,19 @@ func readRecipients(file string) ([]encrypt.Recipient, error) {
 		return nil, err
 	}
 	return encrypt.ParseRecipients(file, data)
+}
+
+// ownProject returns the project whose rules say whom to seal to.
+func ownProject(streams genericiooptions.IOStreams) (*project, error) {
+	p, err := findProject()
+	if err != nil {
+		return nil, err
+	}
+	if p.foreign {
+		// In a folder that others may write to, such as /tmp, it would have
+		// secrets sealed to them.
+		fmt.Fprintf(streams.ErrOut, "note: %s belongs to another user, and is left out\n", visible(filepath.Join(p.root, encrypt.ProjectFile)))
+		return &project{}, nil
+	}
+	return p, nil
 }

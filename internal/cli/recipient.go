@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync"
 
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
@@ -146,4 +147,29 @@ func (c *connection) published(ctx context.Context, namespace string) (r encrypt
 		return r, "", fmt.Errorf("what Safe publishes in %s: %w", cluster, err)
 	}
 	return r, cluster.String(), nil
+}
+
+// publishedOnce asks the cluster for Safe's recipient, once, and says which it was: whoever has
+// another cluster in mind is to see it.
+func (c *connection) publishedOnce(ctx context.Context, streams genericiooptions.IOStreams) func(namespace string) (encrypt.Recipient, error) {
+	var (
+		once sync.Once
+		r    encrypt.Recipient
+		fail error
+	)
+	return func(namespace string) (encrypt.Recipient, error) {
+		once.Do(func() {
+			asking, cancel, err := c.within(ctx, statusTimeout)
+			if err != nil {
+				fail = err
+				return
+			}
+			defer cancel()
+			var where string
+			if r, where, fail = c.published(asking, namespace); fail == nil {
+				fmt.Fprintf(streams.ErrOut, "note: sealing to key %s, which Safe publishes in %s\n", r.KeyID(), visible(where))
+			}
+		})
+		return r, fail
+	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
 
@@ -39,11 +40,11 @@ func (f *recipientFlags) explicit() bool {
 	return len(f.recipients)+len(f.files) > 0 || strings.TrimSpace(os.Getenv(recipientsVariable)) != ""
 }
 
-// agrees tells whether recipients of the project file open one of the values that a
-// manifest has. Whoever may push may have added one of their own: that is to be
+// agrees tells whether recipients of the project file open one of the values that an
+// object has, which stands at place. Whoever may push may have added one of their own: that is to be
 // seen before the next value is theirs.
-func (f *recipientFlags) agrees(m encrypt.Manifest, recipients []encrypt.Recipient) error {
-	if f.explicit() || len(m.Object.Spec.EncryptedData) == 0 {
+func (f *recipientFlags) agrees(place string, o *v1alpha1.EncryptedSecret, recipients []encrypt.Recipient) error {
+	if f.explicit() || len(o.Spec.EncryptedData) == 0 {
 		return nil
 	}
 	ids := make([]encrypt.KeyID, len(recipients))
@@ -51,16 +52,16 @@ func (f *recipientFlags) agrees(m encrypt.Manifest, recipients []encrypt.Recipie
 		ids[i] = r.KeyID()
 	}
 	slices.Sort(ids)
-	for _, sealed := range m.Object.Spec.EncryptedData {
+	for _, sealed := range o.Spec.EncryptedData {
 		if info, err := encrypt.Inspect(sealed); err == nil && slices.Equal(info.KeyIDs, ids) {
 			return nil
 		}
 	}
 	if f.fromSafe {
-		return withHint(fmt.Errorf("%s:%d: %s: its values are sealed to others than to this cluster's Safe", m.File, m.Line, m.Object.Name),
+		return withHint(fmt.Errorf("%s: %s: its values are sealed to others than to this cluster's Safe", place, o.Name),
 			"is this the right cluster? See --context; if its key is meant, name it with --recipient or in $%s", recipientsVariable)
 	}
-	return withHint(fmt.Errorf("%s:%d: %s: its values are sealed to others than %s names now", m.File, m.Line, m.Object.Name, encrypt.ProjectFile),
+	return withHint(fmt.Errorf("%s: %s: its values are sealed to others than %s names now", place, o.Name, encrypt.ProjectFile),
 		"look at who changed the recipients; if they are right, name them with --recipient, --recipients-file or in $%s", recipientsVariable)
 }
 

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -24,12 +23,17 @@ type statusOptions struct {
 	streams genericiooptions.IOStreams
 	safe    safeFlag
 	output  outputFlag
+
+	source  string // show this one alone: NAMESPACE/NAME
+	leaders bool   // of sources, show what the replica that leads says
 }
 
 // A status is what a replica answers of itself.
 type status struct {
 	Version    string         `json:"version"`
 	Replica    string         `json:"replica"`
+	Leader     string         `json:"leader"`
+	Leads      bool           `json:"leads"`
 	State      string         `json:"state"`
 	Input      string         `json:"input"`
 	Store      string         `json:"store"`
@@ -47,20 +51,26 @@ type statusSVID struct {
 	NotAfter time.Time `json:"notAfter"`
 }
 
+// A sourceStatus is how a replica, or a GitSource's own status, says that a source fares.
 type sourceStatus struct {
 	Source           string                  `json:"source"`
 	URL              string                  `json:"url"`
 	Branch           string                  `json:"branch"`
 	Revision         string                  `json:"revision,omitempty"`
+	AppliedAt        time.Time               `json:"appliedAt,omitzero"`
 	Seen             string                  `json:"seen,omitempty"`
 	LastSuccess      time.Time               `json:"lastSuccess,omitzero"`
 	Error            string                  `json:"error,omitempty"`
+	ErrorReason      string                  `json:"errorReason,omitempty"`
 	Objects          int                     `json:"objects"`
 	Faults           statusList[statusFault] `json:"faults"`
 	Warnings         statusList[statusFault] `json:"warnings"`
 	Skips            statusList[statusSkip]  `json:"skips"`
 	PendingDeletions statusList[string]      `json:"pendingDeletions"`
 	DeletionsWait    string                  `json:"deletionsWait,omitempty"`
+
+	// object is the GitSource that this is of; nil if it is what a replica says.
+	object *listedSource
 }
 
 // A statusList is the beginning of a list and how long all of it is.
@@ -90,10 +100,14 @@ func newStatus(streams genericiooptions.IOStreams, conn *connection) *cobra.Comm
 	cmd := &cobra.Command{
 		Use:   "status [flags]",
 		Short: "Show how Safe and its git sources fare",
-		Long: `Show how each replica of Safe fares: whether it is sealed, which root key it has
-or needs, how many shares of it were given, and until when its SVID is valid;
-and how its git sources fare: the revision that was applied, and what keeps
-manifests from being delivered, with file, line and field.
+		Long: `Show how each replica of Safe fares: whether it is sealed, whether it leads the
+others, which root key it has or needs, how many shares of it were given, and
+until when its SVID is valid; how the git sources fare: the revision that was
+applied, and what keeps manifests from being delivered, with file, line and
+field; and how many EncryptedSecrets did not arrive, and why.
+
+Sources and EncryptedSecrets are read in your own name where you may list those
+of all namespaces; else Safe tells of the sources.
 
 Exit codes: 0 all is well, 1 faults or another error, 2 a replica is sealed.`,
 		Example: `  kubectl vsecm status
@@ -143,6 +157,7 @@ func (o statusOptions) show(ctx context.Context, all *safes) error {
 		return nil
 	})
 	var answered []status
+	overview := o.overview(ctx, all)
 	for i, st := range states {
 		if errs[i] == nil {
 			answered = append(answered, st)
@@ -151,9 +166,9 @@ func (o statusOptions) show(ctx context.Context, all *safes) error {
 	var err error
 	switch {
 	case o.output.value != "":
-		err = o.printAll(all, texts, errs)
-	case len(answered) > 0:
-		err = o.print(answered)
+		err = o.printAll(all, texts, errs, overview)
+	case len(answered) > 0 || overview.some():
+		err = o.print(answered, overview)
 	}
 	if err != nil {
 		return err
@@ -166,7 +181,10 @@ func (o statusOptions) show(ctx context.Context, all *safes) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	sealed, well := false, true
+	sealed, well := false, overview.well()
+	for _, s := range o.shown(answered, overview) {
+		well = well && !s.troubled()
+	}
 	for _, st := range answered {
 		sealed = sealed || st.sealed()
 		well = well && st.well()
@@ -182,7 +200,7 @@ func (o statusOptions) show(ctx context.Context, all *safes) error {
 
 // printAll prints what the replicas answered, with what a newer Safe tells beyond what this
 // plugin knows.
-func (o statusOptions) printAll(all *safes, texts [][]byte, errs []error) error {
+func (o statusOptions) printAll(all *safes, texts [][]byte, errs []error, overview *overview) error {
 	replicas := make([]map[string]any, len(all.replicas))
 	for i, r := range all.replicas {
 		answer := make(map[string]any)
@@ -196,7 +214,16 @@ func (o statusOptions) printAll(all *safes, texts [][]byte, errs []error) error 
 		}
 		replicas[i] = answer
 	}
-	return printObject(o.streams.Out, o.output.value, map[string]any{"replicas": replicas})
+	whole := map[string]any{"replicas": replicas}
+	if overview != nil {
+		if overview.Sources != nil {
+			whole["gitSources"] = slices.DeleteFunc(overview.Sources, func(s *listedSource) bool { return o.source != "" && s.name() != o.source })
+		}
+		if overview.Secrets != nil {
+			whole["encryptedSecrets"] = overview.Secrets
+		}
+	}
+	return printObject(o.streams.Out, o.output.value, whole)
 }
 
 func (st *status) keyID() string { return st.KeyID }
@@ -205,26 +232,54 @@ func (st *status) keyID() string { return st.KeyID }
 // no state.
 func (st status) sealed() bool { return st.State != "" && st.State != unsealed }
 
-func (st status) well() bool {
-	if len(st.Unreadable) > 0 || !st.Synced {
-		return false
+// well tells of the replica alone, not of the sources that it knows.
+func (st status) well() bool { return len(st.Unreadable) == 0 && st.Synced }
+
+func (o statusOptions) print(replicas []status, overview *overview) error {
+	if err := o.printReplicas(replicas, overview != nil); err != nil {
+		return err
 	}
-	for _, s := range st.Sources {
-		if s.troubled() {
-			return false
+	sources := o.shown(replicas, overview)
+	if o.source != "" && len(sources) == 0 {
+		return withHint(fmt.Errorf("how %s fares is not known", o.source), "'kubectl vsecm list --sources' may tell")
+	}
+	var err error
+	if overview != nil || o.source != "" {
+		if len(sources) > 0 || overview == nil || overview.Sources != nil {
+			err = printSources(o.streams.Out, sources)
 		}
+	} else {
+		err = o.printLocalSources(replicas)
 	}
-	return true
+	if err != nil {
+		return err
+	}
+	for _, s := range sources {
+		s.printTroubles(o.streams.Out)
+	}
+	overview.printSecrets(o.streams.Out)
+	return nil
 }
 
-func (o statusOptions) print(replicas []status) error {
+// printReplicas shows the replicas; in a cluster also which of them leads.
+func (o statusOptions) printReplicas(replicas []status, inCluster bool) error {
+	if len(replicas) == 0 {
+		return nil
+	}
 	w := tabwriter.NewWriter(o.streams.Out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "REPLICA\tSTATE\tMODE\tPROGRESS\tKEY\tSYNCED\tSVID-EXPIRES\tVERSION")
+	header := []string{"REPLICA", "STATE", "MODE", "PROGRESS", "KEY", "SYNCED", "SVID-EXPIRES", "VERSION"}
+	if inCluster {
+		header = slices.Insert(header, 2, "LEADS")
+	}
+	fmt.Fprintln(w, visibleRow(header))
 	for _, st := range replicas {
 		row := []string{
 			st.Replica, orNone(st.State), orNone(strings.Trim(st.Input+"/"+st.Store, "/")),
 			fmt.Sprintf("%d/%d", st.Progress.Given, st.Progress.Needed),
 			orNone(short(st.KeyID)), yesOrNo(st.Synced), st.svidExpires(), st.Version,
+		}
+		if inCluster {
+			row = slices.Insert(row, 2, yesOrNo(st.Leads))
 		}
 		fmt.Fprintln(w, visibleRow(row))
 	}
@@ -236,7 +291,22 @@ func (o statusOptions) print(replicas []status) error {
 	for _, st := range replicas {
 		st.printTroubles(o.streams.Out)
 	}
-	return o.printSources(replicas)
+	return nil
+}
+
+// shown returns the sources that are shown: those of the cluster, or what replicas say of theirs.
+func (o statusOptions) shown(replicas []status, overview *overview) []sourceStatus {
+	var told []sourceStatus
+	led := slices.ContainsFunc(replicas, func(st status) bool { return st.Leads })
+	for _, st := range replicas {
+		if !led || st.Leads { // the others say what they have heard
+			told = append(told, st.Sources...)
+		}
+	}
+	if overview != nil {
+		told = overview.merge(told, o.leaders)
+	}
+	return slices.DeleteFunc(told, func(s sourceStatus) bool { return o.source != "" && s.Source != o.source })
 }
 
 func (st status) svidExpires() string {
@@ -295,42 +365,6 @@ func (st status) printTroubles(w io.Writer) {
 	for _, line := range st.Unreadable {
 		fmt.Fprintf(w, "\n%s: unreadable: %s\n", visible(st.Replica), visible(line))
 	}
-}
-
-// printSources shows the sources of the replicas that have any.
-func (o statusOptions) printSources(replicas []status) error {
-	having := slices.DeleteFunc(slices.Clone(replicas), func(st status) bool { return len(st.Sources) == 0 })
-	if len(having) == 0 {
-		return nil
-	}
-	fmt.Fprintln(o.streams.Out)
-	w := tabwriter.NewWriter(o.streams.Out, 0, 0, 3, ' ', 0)
-	header := []string{"SOURCE", "READY", "APPLIED", "OBJECTS", "FAULTS", "LAST SUCCESS"}
-	if len(having) > 1 {
-		header = append(header, "REPLICA")
-	}
-	fmt.Fprintln(w, visibleRow(header))
-	for _, st := range having {
-		for _, s := range st.Sources {
-			row := []string{
-				s.Source, yesOrNo(!s.troubled()), orNone(short(s.Revision)),
-				strconv.Itoa(s.Objects), strconv.Itoa(s.Faults.Total), ago(s.LastSuccess),
-			}
-			if len(having) > 1 {
-				row = append(row, st.Replica)
-			}
-			fmt.Fprintln(w, visibleRow(row))
-		}
-	}
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	for _, st := range having {
-		for _, s := range st.Sources {
-			s.printTroubles(o.streams.Out)
-		}
-	}
-	return nil
 }
 
 // visibleRow joins the cells of a table's row.

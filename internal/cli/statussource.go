@@ -3,11 +3,20 @@ package cli
 import (
 	"fmt"
 	"io"
+	"slices"
+	"strconv"
 	"strings"
+	"text/tabwriter"
 )
 
 // troubled tells whether somebody has to do something about the source.
 func (s sourceStatus) troubled() bool {
+	if s.object != nil && s.object.Spec.Suspend {
+		return false // as it was wished
+	}
+	if s.object != nil && s.object.ready().status != "True" {
+		return true
+	}
 	return s.Error != "" || s.Faults.Total > 0 || s.DeletionsWait != ""
 }
 
@@ -39,7 +48,7 @@ func (s sourceStatus) printTroubles(w io.Writer) {
 	}
 	if why := s.deletionsWait(); why != "" {
 		line("%s held back, %s; if they are meant:", counted(s.PendingDeletions.Total, "deletion"), why)
-		fmt.Fprintf(w, "  kubectl vsecm sync --allow-deletions %s\n", visible(s.Revision))
+		fmt.Fprintf(w, "  kubectl vsecm sync%s --allow-deletions %s\n", s.argument(), visible(s.Revision))
 	}
 }
 
@@ -81,4 +90,40 @@ func counted(n int, what string) string {
 		return "1 " + what
 	}
 	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// argument is how 'sync' is told this source, behind a space; empty for those of a Safe on one machine.
+func (s sourceStatus) argument() string {
+	if !strings.Contains(s.Source, "/") {
+		return ""
+	}
+	return " " + visible(s.Source)
+}
+
+// printLocalSources shows the sources of the replicas that have any, each its own.
+func (o statusOptions) printLocalSources(replicas []status) error {
+	having := slices.DeleteFunc(slices.Clone(replicas), func(st status) bool { return len(st.Sources) == 0 })
+	if len(having) == 0 {
+		return nil
+	}
+	fmt.Fprintln(o.streams.Out)
+	w := tabwriter.NewWriter(o.streams.Out, 0, 0, 3, ' ', 0)
+	header := []string{"SOURCE", "READY", "APPLIED", "OBJECTS", "FAULTS", "LAST SUCCESS"}
+	if len(having) > 1 {
+		header = append(header, "REPLICA")
+	}
+	fmt.Fprintln(w, visibleRow(header))
+	for _, st := range having {
+		for _, s := range st.Sources {
+			row := []string{
+				s.Source, yesOrNo(!s.troubled()), orNone(short(s.Revision)),
+				strconv.Itoa(s.Objects), strconv.Itoa(s.Faults.Total), ago(s.LastSuccess),
+			}
+			if len(having) > 1 {
+				row = append(row, st.Replica)
+			}
+			fmt.Fprintln(w, visibleRow(row))
+		}
+	}
+	return w.Flush()
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -122,18 +121,9 @@ func (t *target) pathFor(f manifestFile) string {
 // put sets a draft's sealed values in the manifest that the file has of the
 // name, or adds a manifest.
 func (t *target) put(d *draft) error {
-	size := 0
-	all := maps.Clone(d.object.Spec.EncryptedData)
-	if all == nil {
-		all = make(map[string]string)
-	}
-	maps.Copy(all, d.sealed)
-	for key, sealed := range all {
-		size += len(key) + len(sealed)
-	}
-	if size > encrypt.MaxObjectSize || len(all) > encrypt.MaxKeys {
-		return withHint(d.wrap(fmt.Errorf("%s/%s would hold %d sealed bytes in %d keys, of at most %d bytes and %d keys: a cluster stores no larger object",
-			d.object.Namespace, d.object.Name, size, len(all), encrypt.MaxObjectSize, encrypt.MaxKeys)), "spread the keys over several objects")
+	all, err := d.whole()
+	if err != nil {
+		return err
 	}
 	if _, exists := t.find(d.object.Namespace, d.object.Name); exists {
 		edited, err := encrypt.SetValues(t.path, t.data, d.object.Namespace, d.object.Name, d.sealed, t.defaultNamespace)

@@ -1,0 +1,338 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+
+	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
+	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
+)
+
+type listOptions struct {
+	streams genericiooptions.IOStreams
+	conn    *connection
+
+	names     []string
+	namespace string
+	all       bool
+	selector  string
+	noHeaders bool
+	sources   bool
+	output    outputFlag
+}
+
+func newList(streams genericiooptions.IOStreams, conn *connection) *cobra.Command {
+	o := listOptions{streams: streams, conn: conn, output: outputFlag{forms: []string{"wide", "json", "yaml", "name"}}}
+	cmd := &cobra.Command{
+		Use:   "list [NAME…] [-n NAMESPACE | -A] [flags]",
+		Short: "List the EncryptedSecrets in the cluster, and how they fare",
+		Long: `List the EncryptedSecrets in the cluster: whether each arrived where it is meant
+to go, why if it did not, what it is delivered as, and which git source it comes
+from. With --sources, list the git sources. No value is shown, or read.
+
+READY is True, False, or Unknown while Safe has not looked at an object as it is
+now. -o wide adds who may fetch it, the number of its keys, the root key that
+they are sealed to, the revision that it came with, when its Kubernetes Secret
+was written last, and what Safe says of it. The objects are read in your own
+name: Safe need not run.
+
+Exit codes: 0 done, also where there are none, 1 error.`,
+		Example: `  kubectl vsecm list -n shop
+
+  # What did not arrive, and why
+  kubectl vsecm list -A -o wide | grep -v ' True '
+
+  # Those of a source
+  kubectl vsecm list -l vsecm.com/source=shop.config
+
+  # The sources themselves
+  kubectl vsecm list --sources -A`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.names = args
+			return o.run(cmd.Context())
+		},
+	}
+	cmd.Flags().StringVarP(&o.namespace, "namespace", "n", "", "The `NAMESPACE` to look in, by default the current context's")
+	cmd.Flags().BoolVarP(&o.all, "all-namespaces", "A", false, "Look in every namespace")
+	cmd.Flags().StringVarP(&o.selector, "selector", "l", "", "List only what has these `LABELS`, as with kubectl")
+	cmd.Flags().BoolVar(&o.noHeaders, "no-headers", false, "Leave out the table's header")
+	cmd.Flags().BoolVar(&o.sources, "sources", false, "List git sources instead")
+	o.output.addTo(cmd, "Form of the output")
+	_ = cmd.RegisterFlagCompletionFunc("namespace", completeNamespaces(conn))
+	_ = cmd.RegisterFlagCompletionFunc("selector", cobra.NoFileCompletions)
+	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return completeObjects(cmd.Context(), conn, o.resource(), o.namespace, args)
+	}
+	return cmd
+}
+
+func (o listOptions) resource() string {
+	if o.sources {
+		return v1alpha1.ResourceGitSources
+	}
+	return v1alpha1.ResourceEncryptedSecrets
+}
+
+func (o listOptions) kinds() string {
+	if o.sources {
+		return v1alpha1.KindGitSource + "s"
+	}
+	return v1alpha1.KindEncryptedSecret + "s"
+}
+
+func (o listOptions) check() error {
+	switch {
+	case o.all && o.namespace != "":
+		return errors.New("-n and -A exclude each other")
+	case o.all && len(o.names) > 0:
+		return withHint(errors.New("a NAME is of one namespace, and -A of all"), "name it with -n")
+	case o.selector != "" && len(o.names) > 0:
+		return errors.New("a NAME and --selector exclude each other")
+	}
+	if _, err := labels.Parse(o.selector); err != nil {
+		return errors.New("--selector: want KEY=VALUE, KEY!=VALUE, KEY or !KEY, several joined by commas")
+	}
+	for _, name := range o.names {
+		if err := encrypt.ValidateName(name); err != nil {
+			return fmt.Errorf("name: %w", err)
+		}
+	}
+	return nil
+}
+
+func (o listOptions) run(ctx context.Context) error {
+	if err := o.check(); err != nil {
+		return err
+	}
+	namespace := ""
+	if !o.all {
+		var err error
+		if namespace, err = o.conn.namespaceOrDefault(o.namespace); err != nil {
+			return err
+		}
+	}
+	cluster, err := o.conn.toCluster()
+	if err != nil {
+		return err
+	}
+	defer cluster.close()
+	switch {
+	case o.output.value == "json" || o.output.value == "yaml":
+		printer := &objectPrinter{w: o.streams.Out, form: o.output.value, alone: len(o.names) == 1}
+		_, err := list(ctx, o, cluster, namespace, printer.object)
+		if err == nil || printer.some {
+			err = errors.Join(err, printer.end())
+		}
+		return err
+	case o.sources:
+		return listRows(ctx, o, cluster, namespace, sourceHeader, (*listedSource).row)
+	}
+	return listRows(ctx, o, cluster, namespace, secretHeader, (*listedSecret).row)
+}
+
+// list calls do with every object that was asked for. Of several names, the errors of those that cannot be had
+// are told at the end.
+func list[T any](ctx context.Context, o listOptions, c *cluster, namespace string, do func(*T) error) (n int, err error) {
+	counted := func(item *T) error {
+		n++
+		return do(item)
+	}
+	if len(o.names) == 0 {
+		err := each(ctx, c, c.objects(o.resource(), namespace), o.selector, counted)
+		return n, wordObjects(missingKind(err, o.kinds()), "listing "+o.kinds(), namespace)
+	}
+	var errs []error
+	for _, name := range o.names {
+		item := new(T)
+		err := c.call(ctx, http.MethodGet, c.objects(o.resource(), namespace, name), nil, item)
+		if err == nil {
+			if err := counted(item); err != nil {
+				return n, err
+			}
+			continue
+		}
+		errs = append(errs, notThere(err, strings.TrimSuffix(o.kinds(), "s"), namespace, name))
+	}
+	return n, errors.Join(errs...)
+}
+
+// notThere words the error of reading an object by its name.
+func notThere(err error, kind, namespace, name string) error {
+	if codeOf(err) == http.StatusNotFound {
+		return fmt.Errorf("there is no %s %s/%s", kind, namespace, name)
+	}
+	return wordObjects(err, "reading "+namespace+"/"+name, namespace)
+}
+
+// listRows prints a table of what was asked for.
+func listRows[T any](ctx context.Context, o listOptions, c *cluster, namespace string, header func(wide bool) []string, row func(item *T, wide bool) []string) error {
+	wide := o.output.value == "wide"
+	table := newTable(o.streams.Out)
+	if o.output.value != "name" && !o.noHeaders {
+		cells := header(wide)
+		if o.all {
+			cells = append([]string{"NAMESPACE"}, cells...)
+		}
+		table.header(cells)
+	}
+	n, err := list(ctx, o, c, namespace, func(item *T) error {
+		cells := row(item, wide)
+		switch {
+		case o.output.value == "name":
+			cells = []string{strings.ToLower(strings.TrimSuffix(o.kinds(), "s")) + "." + v1alpha1.Group + "/" + cells[1]}
+		case o.all:
+		default:
+			cells = cells[1:]
+		}
+		return table.row(cells)
+	})
+	if err := table.flush(); err != nil {
+		return err
+	}
+	if n == 0 && err == nil {
+		where := ""
+		if !o.all {
+			where = " in namespace " + namespace
+		}
+		fmt.Fprintf(o.streams.ErrOut, "No %s found%s.\n", o.kinds(), where)
+	}
+	return err
+}
+
+// A listedSecret is what a list shows of an EncryptedSecret.
+type listedSecret struct {
+	Metadata listedMetadata `json:"metadata"`
+	Spec     struct {
+		Workloads     []string                 `json:"workloads"`
+		EncryptedData map[string]unread        `json:"encryptedData"`
+		Secret        *v1alpha1.SecretDelivery `json:"secret"`
+	} `json:"spec"`
+	Status v1alpha1.EncryptedSecretStatus `json:"status"`
+}
+
+type listedMetadata struct {
+	Namespace         string            `json:"namespace"`
+	Name              string            `json:"name"`
+	Generation        int64             `json:"generation"`
+	CreationTimestamp metav1.Time       `json:"creationTimestamp"`
+	Labels            map[string]string `json:"labels"`
+}
+
+// unread is a value of which nothing is kept.
+type unread struct{}
+
+func (unread) UnmarshalJSON([]byte) error { return nil }
+
+func secretHeader(wide bool) []string {
+	header := []string{"NAME", "READY", "REASON", "SECRET", "SOURCE", "AGE"}
+	if wide {
+		header = append(header, "WORKLOADS", "KEYS", "KEY-ID", "REVISION", "DELIVERED", "MESSAGE")
+	}
+	return header
+}
+
+// row returns the cells of the table, the namespace first.
+func (s *listedSecret) row(wide bool) []string {
+	ready := readinessOf(s.Status.Conditions, s.Metadata.Generation)
+	secret := ""
+	if s.Spec.Secret != nil {
+		secret = s.Spec.Secret.Type
+		if secret == "" {
+			secret = encrypt.DefaultSecretType
+		}
+	}
+	cells := []string{
+		s.Metadata.Namespace, s.Metadata.Name, ready.status, ready.reason, orNone(secret),
+		orNone(sourceName(s.Metadata.Labels)), ageOf(s.Metadata.CreationTimestamp),
+	}
+	if !wide {
+		return cells
+	}
+	workloads, delivered := s.Spec.Workloads, "<none>"
+	if len(workloads) == 0 {
+		workloads = []string{s.Metadata.Name}
+	}
+	if s.Status.Secret != nil {
+		delivered = agoOf(&s.Status.Secret.DeliveredAt)
+	}
+	return append(cells, strings.Join(workloads, ","), strconv.Itoa(len(s.Spec.EncryptedData)), shortIDs(s.Status.KeyIDs),
+		orNone(short(s.Status.Revision)), delivered, orNone(ready.message))
+}
+
+// A listedSource is what a list shows of a GitSource.
+type listedSource struct {
+	Metadata listedMetadata           `json:"metadata"`
+	Spec     v1alpha1.GitSourceSpec   `json:"spec"`
+	Status   v1alpha1.GitSourceStatus `json:"status"`
+}
+
+func sourceHeader(wide bool) []string {
+	header := []string{"NAME", "READY", "REASON", "REVISION", "OBJECTS", "FAULTS", "LAST APPLIED"}
+	if wide {
+		header = append(header, "AGE", "URL", "REF", "VERIFIED", "MESSAGE")
+	}
+	return header
+}
+
+func (s *listedSource) ready() readiness {
+	if s.Spec.Suspend { // what stands in the status is from before
+		r := readiness{statusUnknown, "Suspended", "spec.suspend is set: nothing is done for the source"}
+		if c := conditionOf(s.Status.Conditions, "Ready"); c != nil {
+			r.status = string(c.Status)
+		}
+		return r
+	}
+	return readinessOf(s.Status.Conditions, s.Metadata.Generation)
+}
+
+func (s *listedSource) row(wide bool) []string {
+	ready := s.ready()
+	cells := []string{
+		s.Metadata.Namespace, s.Metadata.Name, ready.status, ready.reason, orNone(short(s.Status.Revision)),
+		strconv.FormatInt(s.Status.Objects, 10), strconv.FormatInt(s.Status.FaultCount, 10), agoOf(s.Status.AppliedAt),
+	}
+	if !wide {
+		return cells
+	}
+	verified := ""
+	if v := s.Status.Verification; v != nil && v.Mode != v1alpha1.VerifyNone {
+		verified = v.Mode
+		if v.Signer != "" {
+			verified += ", " + v.Signer
+		}
+	}
+	return append(cells, ageOf(s.Metadata.CreationTimestamp), bareURL(s.Spec.URL), refOf(s.Spec.Ref), orNone(verified), orNone(ready.message))
+}
+
+// refOf says what of a repository is followed.
+func refOf(ref v1alpha1.GitRef) string {
+	switch {
+	case ref.Tag != "":
+		return "tag " + ref.Tag
+	case ref.Branch == "" && ref.Commit == "":
+		return "main"
+	case ref.Commit != "":
+		return strings.TrimPrefix(ref.Branch+"@"+short(ref.Commit), "@")
+	}
+	return ref.Branch
+}
+
+// bareURL leaves out a password that somebody wrote into the address of a repository, where it
+// does not belong.
+func bareURL(address string) string {
+	u, err := url.Parse(address)
+	if err != nil || u.User == nil {
+		return address
+	}
+	return u.Redacted()
+}

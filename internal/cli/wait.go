@@ -1,0 +1,69 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+)
+
+// The pauses between two looks at what is waited for.
+const (
+	firstPause = 100 * time.Millisecond
+	mostPause  = 2 * time.Second
+)
+
+// poll asks until there is an answer, an error, or the end of ctx, whose error it returns then.
+func poll(ctx context.Context, done func() (bool, error)) error {
+	for pause := firstPause; ; pause = min(2*pause, mostPause) {
+		ok, err := done()
+		if ok || err != nil {
+			return err
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case <-timer.C:
+		}
+	}
+}
+
+// tellWaiting tells a person at a terminal what is waited for, once it takes longer than a
+// second, until the function that it returns is called.
+func tellWaiting(streams genericiooptions.IOStreams, what string) (stop func()) {
+	if !isTerminal(streams.ErrOut) {
+		return func() {}
+	}
+	what = visible(what)
+	if letters := []rune(what); len(letters) > 60 {
+		what = string(letters[:59]) + "…"
+	}
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		ticker := time.NewTicker(time.Second)
+		defer ticker.Stop()
+		start, width := time.Now(), 0
+		for {
+			select {
+			case <-done:
+				if width > 0 {
+					fmt.Fprint(streams.ErrOut, "\r", strings.Repeat(" ", width), "\r")
+				}
+				return
+			case <-ticker.C:
+				line := fmt.Sprintf("%s (%s)", what, time.Since(start).Round(time.Second))
+				width = max(width, len([]rune(line)))
+				fmt.Fprint(streams.ErrOut, "\r", line)
+			}
+		}
+	}()
+	return func() {
+		close(done)
+		<-ended
+	}
+}
