@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	gosync "sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -75,8 +76,12 @@ type env struct {
 	journal *store.Journal
 	source  *reconcile.Source
 	spy     spy
-	config  reconcile.Config
-	metrics *prometheus.Registry
+	told    told
+	// reported is called after every round; nil: nothing is.
+	reported func()
+	mu       gosync.Mutex // for what a spy counts
+	config   reconcile.Config
+	metrics  *prometheus.Registry
 }
 
 func newEnv(t testing.TB) *env {
@@ -114,7 +119,12 @@ func (e *env) open(config reconcile.Config, dir string) *reconcile.Source {
 	e.metrics = prometheus.NewRegistry()
 	source, err := reconcile.New(config, dir, reconcile.Deps{
 		Store: spyStore{e.store, &e.spy}, Journal: spyJournal{e.journal, &e.spy}, Keys: &e.keys, Era: e.keys.era.Load, Now: func() time.Time { return e.now },
-		Log: e.logger, Metrics: reconcile.NewMetrics(e.metrics),
+		Log: e.logger, Metrics: reconcile.NewMetrics(e.metrics), Observer: &e.told,
+		Reported: func(*reconcile.Source) {
+			if e.reported != nil {
+				e.reported()
+			}
+		},
 	})
 	if err != nil {
 		e.t.Fatal(err)
