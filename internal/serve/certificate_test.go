@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -15,7 +16,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/vsecm/kubectl-vsecm/internal/cache"
 	"github.com/vsecm/kubectl-vsecm/internal/problem"
+	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
 
 func withCertificate(s *safe) { s.Certificate = must(SelfSigned())(s.t) }
@@ -84,7 +87,8 @@ func TestWithoutSPIFFESafeIsOperatedAndServesNoWorkload(t *testing.T) {
 
 func TestMetricsWithoutSPIFFE(t *testing.T) {
 	reg := prometheus.NewRegistry()
-	must(newMetrics(reg, nil))(t)
+	secrets := cache.New(unseal.NewGate(), nil, slog.New(slog.DiscardHandler))
+	must(New(Config{Metrics: reg, Cache: secrets, RootKey: &rootKey{key: must(unseal.Generate(true))(t), cache: secrets}}))(t)
 	families := must(reg.Gather())(t)
 	for _, f := range families {
 		if f.GetName() == "vsecm_svid_not_after_timestamp_seconds" && f.GetMetric()[0].GetGauge().GetValue() == 0 {

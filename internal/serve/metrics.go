@@ -9,7 +9,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
 
 // metrics of the API. Labels come from fixed lists: a client cannot
@@ -20,12 +19,13 @@ type metrics struct {
 	watches  prometheus.Gauge
 
 	connectionsRefused prometheus.Counter
+	webhooksRefused    prometheus.Counter
 	leftOut            prometheus.Counter
 
 	known sync.Map // series → observers: finding them by labels takes longer
 }
 
-func newMetrics(reg prometheus.Registerer, source x509svid.Source) (*metrics, error) {
+func newMetrics(reg prometheus.Registerer, s *Server) (*metrics, error) {
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "vsecm_http_requests_total",
@@ -44,30 +44,50 @@ func newMetrics(reg prometheus.Registerer, source x509svid.Source) (*metrics, er
 			Name: "vsecm_connections_refused_total",
 			Help: "Connections to the API that were cut off for want of room.",
 		}),
+		webhooksRefused: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "vsecm_webhook_connections_refused_total",
+			Help: "Connections of forges, or of others there, that were cut off for want of room.",
+		}),
 		leftOut: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "vsecm_audit_left_out_total",
 			Help: "Calls without proof of who calls that the audit log lacks, because too many came from one address.",
 		}),
 	}
-	expiry := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "vsecm_svid_not_after_timestamp_seconds",
-		Help: "When Safe's own X.509-SVID expires, in Unix seconds; 0 when it has none.",
-	}, func() float64 {
-		if source == nil {
+	expiry := gauge("vsecm_svid_not_after_timestamp_seconds", "When Safe's own X.509-SVID expires, in Unix seconds; 0 when it has none.", func() float64 {
+		if s.Source == nil {
 			return 0
 		}
-		svid, err := source.GetX509SVID()
+		svid, err := s.Source.GetX509SVID()
 		if err != nil {
 			return 0
 		}
 		return float64(svid.Certificates[0].NotAfter.Unix())
 	})
-	for _, c := range []prometheus.Collector{m.requests, m.duration, m.watches, m.connectionsRefused, m.leftOut, expiry} {
+	sealed := gauge("vsecm_sealed", "Whether Safe holds no root key: 1, or 0.", func() float64 { return oneIf(s.sealed()) })
+	ready := gauge("vsecm_ready", "Whether Safe serves workloads, as its readiness probe tells: 1, or 0.", func() float64 { return oneIf(s.notReady() == "") })
+	collectors := []prometheus.Collector{m.requests, m.duration, m.watches, m.connectionsRefused, m.webhooksRefused, m.leftOut, expiry, sealed, ready}
+	if s.webhookCertificate != nil {
+		collectors = append(collectors, gauge("vsecm_webhook_certificate_not_after_timestamp_seconds",
+			"When the certificate of the webhooks' listener expires, in Unix seconds; 0 when it has none.",
+			func() float64 { return max(float64(s.webhookCertificate.notAfter().Unix()), 0) }))
+	}
+	for _, c := range collectors {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}
 	}
 	return m, nil
+}
+
+func gauge(name, help string, value func() float64) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
+}
+
+func oneIf(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 func (m *metrics) observe(route string, code int, took time.Duration) {

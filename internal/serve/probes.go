@@ -20,17 +20,25 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	if !isProbe(w, r) {
 		return
 	}
+	if why := s.notReady(); why != "" {
+		probeAnswer(w, http.StatusServiceUnavailable, why+"\n")
+		return
+	}
+	probeAnswer(w, http.StatusOK, "ok\n")
+}
+
+// notReady tells why no workload is served; nothing, if any is.
+func (s *Server) notReady() string {
 	_, valid := s.svid()
 	switch {
 	case s.Source != nil && !valid:
-		probeAnswer(w, http.StatusServiceUnavailable, "there is no X.509-SVID, or it has expired\n")
+		return "there is no X.509-SVID, or it has expired"
 	case !s.Cache.Synced():
-		probeAnswer(w, http.StatusServiceUnavailable, "the cache is being filled\n")
+		return "the cache is being filled"
 	case s.Cache.Sealed():
-		probeAnswer(w, http.StatusServiceUnavailable, "safe is sealed\n")
-	default:
-		probeAnswer(w, http.StatusOK, "ok\n")
+		return "safe is sealed"
 	}
+	return ""
 }
 
 func isProbe(w http.ResponseWriter, r *http.Request) bool {

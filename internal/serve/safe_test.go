@@ -88,7 +88,7 @@ type safe struct {
 	audit  *buffer
 	log    *buffer
 
-	url, liveness, readiness, metricsURL, operator string
+	url, liveness, readiness, metricsURL, operator, webhooks string
 
 	// ahead is how far the server's clock is before the real one; stopped is
 	// what it shows when it stands still.
@@ -163,6 +163,10 @@ func (s *safe) serve(dir string, fill bool) {
 	l := Listeners{
 		API: listen(s.t), Liveness: listen(s.t), Readiness: listen(s.t), Metrics: listen(s.t),
 		Operator: must(ListenOperator(s.operator))(s.t),
+	}
+	if s.Hooks != nil {
+		l.Webhooks = listen(s.t)
+		s.webhooks = l.Webhooks.Addr().String()
 	}
 	s.url = "https://" + l.API.Addr().String()
 	if s.afar {

@@ -1,5 +1,5 @@
 // Package serve is Safe's listeners: the API over TLS, the operator's Unix socket, the
-// probes and the metrics.
+// webhooks, the probes and the metrics.
 //
 // # The API
 //
@@ -10,7 +10,7 @@
 //	POST /v1/unseal       the root key
 //	POST /v1/seal         drops it, and all that was opened with it
 //	POST /v1/reveal       one object's values
-//	POST /v1/sync         fetches every source now
+//	POST /v1/sync         fetches every source now, or one
 //
 // While Safe is sealed it answers status, seal status, recipient and unseal; of all
 // else a caller who may do it learns that it is sealed.
@@ -167,7 +167,7 @@ type Config struct {
 	// [ErrNotLeading], [reconcile.ErrNothingWaits] if there is no word to give.
 	Sync func(ctx context.Context, source string, o reconcile.Override) error
 
-	// Hooks answers what comes to the webhooks' listener ([hooks.New]). nil: nothing does.
+	// Hooks answers what comes to the webhooks' listener ([hooks.New]). nil: that is not served.
 	Hooks http.Handler
 	// WebhookCertificate is the directory with the certificate of that listener: tls.crt and
 	// tls.key, as a Secret of type kubernetes.io/tls is mounted. Empty: plain HTTP.
@@ -190,6 +190,8 @@ type Server struct {
 	metrics *metrics
 	watches *watchLimit
 	budget  *budget
+
+	webhookCertificate *certificateDir // nil: the webhooks are served over plain HTTP
 
 	unseals   *attempts.Attempts // that fail, by actor and credential
 	unsealing *attempts.Attempts // that fail, everybody's
@@ -234,7 +236,10 @@ func New(c Config) (*Server, error) {
 		connections:   maxConnections,
 	}
 	var err error
-	if s.metrics, err = newMetrics(c.Metrics, c.Source); err != nil {
+	if c.WebhookCertificate != "" {
+		s.webhookCertificate = &certificateDir{dir: c.WebhookCertificate, now: func() time.Time { return s.now() }, fault: s.webhookCertificateFault}
+	}
+	if s.metrics, err = newMetrics(c.Metrics, s); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	return s, nil
@@ -255,9 +260,7 @@ func (s *Server) Run(ctx context.Context, l Listeners) error {
 		}
 		serve := srv.Serve
 		if srv.TLSConfig != nil {
-			serve = func(l net.Listener) error {
-				return srv.ServeTLS(connectionListener{l, s.now, newDoor(s.connections), s.metrics.connectionsRefused.Inc}, "", "")
-			}
+			serve = func(l net.Listener) error { return srv.ServeTLS(l, "", "") }
 		}
 		group.Go(func() error {
 			if err := serve(listener); !errors.Is(err, http.ErrServerClosed) {
@@ -271,7 +274,16 @@ func (s *Server) Run(ctx context.Context, l Listeners) error {
 			return shutDown(srv, name)
 		})
 	}
-	run(l.API, 0, "the API", s.apiServer()) // a door bounds its connections
+	behindDoor := func(l net.Listener, most int, refused prometheus.Counter) net.Listener {
+		if l == nil {
+			return nil
+		}
+		return connectionListener{l, s.now, newDoor(most), refused.Inc}
+	}
+	run(behindDoor(l.API, s.connections, s.metrics.connectionsRefused), 0, "the API", s.apiServer())
+	if s.Hooks != nil {
+		run(behindDoor(l.Webhooks, maxHooks, s.metrics.webhooksRefused), 0, "the webhooks", s.webhookServer())
+	}
 	run(l.Liveness, maxProbes, "liveness", s.probeServer(s.live))
 	run(l.Readiness, maxProbes, "readiness", s.probeServer(s.ready))
 	run(l.Metrics, maxScrapes, "metrics", s.plainServer(s.metricsHandler()))
