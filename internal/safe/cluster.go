@@ -10,6 +10,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"golang.org/x/sync/errgroup"
@@ -19,13 +21,13 @@ import (
 	"github.com/vsecm/kubectl-vsecm/internal/audit"
 	"github.com/vsecm/kubectl-vsecm/internal/cache"
 	"github.com/vsecm/kubectl-vsecm/internal/config"
+	"github.com/vsecm/kubectl-vsecm/internal/hooks"
 	"github.com/vsecm/kubectl-vsecm/internal/identity"
 	"github.com/vsecm/kubectl-vsecm/internal/kube"
 	"github.com/vsecm/kubectl-vsecm/internal/kubestore"
 	"github.com/vsecm/kubectl-vsecm/internal/operator"
 	"github.com/vsecm/kubectl-vsecm/internal/publication"
 	"github.com/vsecm/kubectl-vsecm/internal/publish"
-	"github.com/vsecm/kubectl-vsecm/internal/reconcile"
 	"github.com/vsecm/kubectl-vsecm/internal/rootkey"
 	"github.com/vsecm/kubectl-vsecm/internal/serve"
 	"github.com/vsecm/kubectl-vsecm/internal/version"
@@ -46,8 +48,25 @@ type ClusterConfig struct {
 	Listen config.Listen
 	// SPIFFE says who Safe and its workloads are. Without a socket workloads
 	// cannot fetch.
-	SPIFFE  config.SPIFFE
-	RootKey RootKey
+	SPIFFE   config.SPIFFE
+	RootKey  RootKey
+	Webhooks Webhooks
+	// LeaseDuration is after how long another replica takes the lead from one that has died; at least
+	// a second.
+	LeaseDuration time.Duration
+	// MirrorDir holds copies of git repositories. Nothing else is in it; it may be lost.
+	MirrorDir string
+	// AllowGitAddress are addresses that repositories are read from although they are loopback,
+	// link-local, or the API server's.
+	AllowGitAddress []netip.Prefix
+}
+
+// Webhooks say where forges tell of pushes.
+type Webhooks struct {
+	// Address HOST:PORT, or [config.Off].
+	Address string
+	// Certificate is the folder of tls.crt and tls.key; empty: plain HTTP.
+	Certificate string
 }
 
 // Check tells what is wrong with c.
@@ -61,6 +80,7 @@ func (c ClusterConfig) Check() error {
 	}
 	for _, l := range []struct{ flag, address string }{
 		{"api", c.Listen.API}, {"liveness", c.Listen.Liveness}, {"readiness", c.Listen.Readiness}, {"metrics", c.Listen.Metrics},
+		{"webhooks", c.Webhooks.Address},
 	} {
 		if l.address == config.Off && l.flag != "api" {
 			continue
@@ -69,6 +89,9 @@ func (c ClusterConfig) Check() error {
 			errs = append(errs, fmt.Errorf("--listen-%s: want HOST:PORT or :PORT: %w", l.flag, err))
 		}
 	}
+	if c.LeaseDuration < time.Second {
+		errs = append(errs, errors.New("--lease-duration: at least 1s"))
+	}
 	if len(c.SPIFFE.Workloads) > 0 {
 		if _, err := identity.NewMapper(spiffeid.RequireTrustDomainFromString("example.org"), c.SPIFFE.Workloads...); err != nil {
 			errs = append(errs, fmt.Errorf("--workload-id: %w", err))
@@ -76,9 +99,6 @@ func (c ClusterConfig) Check() error {
 	}
 	return errors.Join(errs...)
 }
-
-// errNoSources says that there is nothing to sync: in a cluster, others bring the objects.
-var errNoSources = errors.New("this Safe follows no git repository: EncryptedSecrets come to the cluster with kubectl apply, Argo CD or Flux")
 
 // RunInCluster serves what c says until ctx ends, and then stops gracefully. The audit log
 // goes to auditLog.
@@ -113,6 +133,9 @@ func RunInCluster(ctx context.Context, c ClusterConfig, log *slog.Logger, auditL
 		Manual: c.RootKey.Manual, Memory: c.RootKey.Memory,
 		Gate: gate, Holder: secrets, Objects: storedIn(objects), Log: log,
 	})
+	leading := newLeading(ctx, c, leadingParts{
+		client: client, to: to, objects: objects, gate: gate, keeper: keeper, metrics: metrics, log: log,
+	})
 	certificate, err := serve.SelfSigned()
 	if err != nil {
 		return err
@@ -125,8 +148,11 @@ func RunInCluster(ctx context.Context, c ClusterConfig, log *slog.Logger, auditL
 		Audit:       auditor,
 		Log:         log,
 		Metrics:     metrics,
-		Status:      func() serve.Status { return clusterStatus(c, objects) },
-		Sync:        func(context.Context, string, reconcile.Override) error { return errNoSources },
+		Status:      func() serve.Status { return clusterStatus(c, objects, leading) },
+		Sync:        leading.sync,
+
+		Hooks:              hooks.New(leading.sources, log, metrics),
+		WebhookCertificate: c.Webhooks.Certificate,
 	}
 	self, err := newOwnIdentity(c.SPIFFE, log)
 	if err != nil {
@@ -141,6 +167,9 @@ func RunInCluster(ctx context.Context, c ClusterConfig, log *slog.Logger, auditL
 	}
 	c.Listen.Operator = config.Off // operators come over TLS
 	listeners, err := listen(c.Listen)
+	if err == nil {
+		err = listenForHooks(c.Webhooks, &listeners)
+	}
 	defer closeListeners(listeners)
 	if err != nil {
 		return err
@@ -148,13 +177,14 @@ func RunInCluster(ctx context.Context, c ClusterConfig, log *slog.Logger, auditL
 	publisher := publish.New(client, c.Namespace, c.Name, log)
 	log.Info("started", "version", version.Get().Version, "namespace", c.Namespace, "replica", c.Name, "spiffe", c.SPIFFE.Socket != "",
 		"api", addressOf(listeners.API), "liveness", addressOf(listeners.Liveness),
-		"readiness", addressOf(listeners.Readiness), "metrics", addressOf(listeners.Metrics))
+		"readiness", addressOf(listeners.Readiness), "metrics", addressOf(listeners.Metrics), "webhooks", addressOf(listeners.Webhooks))
 
 	group, run := errgroup.WithContext(ctx)
 	group.Go(func() error { return objects.Run(run) })
 	group.Go(func() error { return secrets.Run(run, objects) })
 	group.Go(func() error { return keeper.Run(run) })
 	group.Go(func() error { settle(run, keeper, secrets, nil); return nil })
+	group.Go(func() error { return leading.run(run) })
 	group.Go(func() error {
 		publisher.Run(run, func() publish.Self { return describe(certificate, keeper, self) }, keeper.Changed)
 		return nil
@@ -213,8 +243,11 @@ func describe(certificate tls.Certificate, keeper *rootkey.Keeper, self *ownIden
 	return s
 }
 
-func clusterStatus(c ClusterConfig, objects *kubestore.Store) serve.Status {
-	st := serve.Status{Version: version.Get().Version, Replica: c.Name}
+func clusterStatus(c ClusterConfig, objects *kubestore.Store, leading *leading) serve.Status {
+	st := serve.Status{
+		Version: version.Get().Version, Replica: c.Name,
+		Leader: leading.lead.Leader(), Leads: leading.lead.Leads(), Sources: leading.sources.Statuses(),
+	}
 	for _, f := range objects.Faults() {
 		st.Unreadable = append(st.Unreadable, fmt.Sprintf("%s: %v", f.Key, f.Err))
 	}

@@ -195,7 +195,9 @@ func (c *cluster) launchAs(name, kubeconfig string) *replica {
 	c.t.Helper()
 	env := append([]string{"POD_NAME=" + name, "SPIFFE_ENDPOINT_SOCKET=" + c.svid.Addr()}, c.env...)
 	args := append(append([]string{}, c.args...), "--kubeconfig", kubeconfig,
-		"--listen-api", "127.0.0.1:0", "--listen-liveness", "127.0.0.1:0", "--listen-readiness", "127.0.0.1:0", "--listen-metrics", "127.0.0.1:0")
+		"--listen-api", "127.0.0.1:0", "--listen-liveness", "127.0.0.1:0", "--listen-readiness", "127.0.0.1:0", "--listen-metrics", "127.0.0.1:0",
+		"--listen-webhooks", "127.0.0.1:0", "--mirror-dir", filepath.Join(c.dir, "mirrors-"+name), "--allow-git-address", "127.0.0.0/8",
+		"--lease-duration", "2s")
 	r := &replica{name: name, process: run(c.t, env, args...)}
 	r.at = r.process.logged(c.t, "started")
 	c.replicas = append(c.replicas, r)

@@ -151,7 +151,7 @@ func (p *process) wait(t testing.TB) int {
 
 // A logLine is a line of Safe's log.
 type logLine struct {
-	Msg, API, Liveness, Readiness, Metrics, Operator string
+	Msg, API, Liveness, Readiness, Metrics, Operator, Webhooks string
 }
 
 // logged returns the first line with a message, once it is there.

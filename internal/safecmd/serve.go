@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
@@ -24,6 +27,7 @@ type serveOptions struct {
 	level   string
 	rootKey rootKeyFlags
 	cluster safe.ClusterConfig
+	allowed []string
 }
 
 func newServe(streams genericiooptions.IOStreams) *cobra.Command {
@@ -34,7 +38,9 @@ func newServe(streams genericiooptions.IOStreams) *cobra.Command {
 		Long: `Serve secrets to workloads until it is interrupted.
 
 Without --config, in the Kubernetes cluster that it runs in: the
-EncryptedSecrets of the cluster, to workloads and operators (docs/install.md).
+EncryptedSecrets of the cluster, to workloads and operators (docs/install.md). One
+replica, by Lease, also applies what GitSources bring and delivers Kubernetes
+Secrets (docs/gitops.md).
 
 With --config, on one machine and without a cluster, from git repositories.
 FILE says which repositories, where the data and the root key lie, and where to
@@ -69,6 +75,11 @@ Exit codes: 0 stopped as asked; 1 error.`,
 	f.StringVar(&o.cluster.Listen.Liveness, "listen-liveness", ":8081", "`ADDRESS` of the liveness probe; - for none")
 	f.StringVar(&o.cluster.Listen.Readiness, "listen-readiness", ":8082", "`ADDRESS` of the readiness probe; - for none")
 	f.StringVar(&o.cluster.Listen.Metrics, "listen-metrics", ":9090", "`ADDRESS` of the metrics; - for none")
+	f.StringVar(&o.cluster.Webhooks.Address, "listen-webhooks", ":8444", "`ADDRESS` of the webhooks, plain HTTP behind an ingress; - for none")
+	f.StringVar(&o.cluster.Webhooks.Certificate, "webhook-certificate", "", "serve webhooks over TLS with tls.crt and tls.key of this `FOLDER`, which are read again when they change")
+	f.DurationVar(&o.cluster.LeaseDuration, "lease-duration", 15*time.Second, "after how long another replica takes the lead from one that has died")
+	f.StringVar(&o.cluster.MirrorDir, "mirror-dir", "", "the `FOLDER` for copies of git repositories, which hold what the repositories hold ($VSECM_MIRROR_DIR, default vsecm-mirrors in the temporary folder)")
+	f.StringArrayVar(&o.allowed, "allow-git-address", nil, "read repositories from this `ADDRESS` or CIDR block, too, though it is loopback, link-local or the API server's; may be repeated")
 	f.StringVar(&o.cluster.SPIFFE.Socket, "spiffe-socket", "", "`ADDRESS` of the SPIFFE Workload API, unix:///…; without one workloads cannot fetch ($SPIFFE_ENDPOINT_SOCKET)")
 	f.StringArrayVar(&o.cluster.SPIFFE.Workloads, "workload-id", nil, "`PATTERN` that tells a workload from its SPIFFE ID; may be repeated (docs/configuration.md)")
 	_ = cmd.MarkFlagFilename("config", "yaml", "yml")
@@ -80,7 +91,7 @@ Exit codes: 0 stopped as asked; 1 error.`,
 // clusterOnly are the flags that mean nothing where there is no cluster.
 var clusterOnly = []string{
 	"kubeconfig", "namespace", "name", "listen-api", "listen-liveness", "listen-readiness", "listen-metrics", "spiffe-socket", "workload-id",
-	"root-key-path", "root-key-name",
+	"root-key-path", "root-key-name", "listen-webhooks", "webhook-certificate", "mirror-dir", "allow-git-address", "lease-duration",
 }
 
 func (o serveOptions) run(ctx context.Context, cmd *cobra.Command) error {
@@ -136,7 +147,28 @@ func (o serveOptions) inCluster() (safe.ClusterConfig, error) {
 	}
 	set(&c.Name, os.Getenv("POD_NAME"), host)
 	set(&c.SPIFFE.Socket, os.Getenv("SPIFFE_ENDPOINT_SOCKET"))
+	set(&c.MirrorDir, os.Getenv("VSECM_MIRROR_DIR"), filepath.Join(os.TempDir(), "vsecm-mirrors"))
+	for _, text := range o.allowed {
+		block, err := prefixOf(text)
+		if err != nil {
+			return c, fmt.Errorf("--allow-git-address: %w", err)
+		}
+		c.AllowGitAddress = append(c.AllowGitAddress, block)
+	}
 	return c, c.Check()
+}
+
+// prefixOf reads an address or a block of them.
+func prefixOf(text string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(text); err == nil {
+		a = a.Unmap()
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	block, err := netip.ParsePrefix(text)
+	if err != nil {
+		return block, fmt.Errorf("%q is no address and no CIDR block", text)
+	}
+	return block.Masked(), nil
 }
 
 // explainServe gives err its next step.

@@ -1,0 +1,259 @@
+package safe_test
+
+import (
+	"bufio"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/gitserver"
+)
+
+// example is the repository that users copy.
+const example = "../../examples/gitops"
+
+// played are the blocks of its README that are commands to be played in order. Those in
+// ```bash are settings, which this test makes itself, and alternatives.
+var played = regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
+
+// What the README of the example has people type does what it says, in a copy of the example, with a real cluster, a
+// real Safe and a real git server, and a password.
+func TestTheGitOpsExampleDoesWhatItsReadmeSays(t *testing.T) {
+	c := newCluster(t, "base")
+	c.args = append(c.args,
+		"--mirror-dir", filepath.Join(c.dir, "mirrors"), "--listen-webhooks", "127.0.0.1:0", "--allow-git-address", "127.0.0.0/8")
+	safe := c.start("vsecm-safe-0")
+	c.is(safe, "unsealed")
+
+	server := gitserver.New(t, gitserver.Options{TLS: true, Username: "reader", Password: "correct horse"})
+	repository := server.Repo("secrets.git")
+	repository.Git("", "config", "http.receivepack", "true")
+
+	sh := newShell(t, c, "https://"+safe.at.API, server)
+	text, err := os.ReadFile(filepath.Join(example, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	heading := regexp.MustCompile(`(?m)^##+ (.+)$`)
+	seen := map[string]int{}
+	var first string
+	for _, at := range played.FindAllSubmatchIndex(text, -1) {
+		headings := heading.FindAllSubmatch(text[:at[0]], -1)
+		if len(headings) == 0 {
+			t.Fatal("commands before the first heading")
+		}
+		section := string(headings[len(headings)-1][1])
+		output := sh.play(section, string(text[at[2]:at[3]]))
+		seen[section]++
+
+		// What the words between the commands say.
+		switch fmt.Sprintf("%s %d", section, seen[section]) {
+		case "Encrypt 2":
+			if files := repository.Git("", "ls-tree", "-r", "--name-only", "main", "secrets/"); files != "secrets/billing/payments.yaml\nsecrets/shop/db.yaml" {
+				t.Errorf("the repository has %s", files)
+			}
+			if listed := repository.Git("", "grep", "-I", "-l", "-F", server.URL, "main", "--", "cluster"); listed != "main:cluster/gitsource.yaml" {
+				t.Errorf("the repository's URL is in %q", listed)
+			}
+		case "Connect 2":
+			first = c.delivered("db", "password")
+			c.billing(safe, 1)
+			for _, want := range []string{"payments", "db", "Delivered", "Served", "vsecm-system.secrets"} {
+				if !strings.Contains(output, want) {
+					t.Errorf("%q is missing in:\n%s", want, output)
+				}
+			}
+			if out := c.kubectl("get", "secret", "-n", "billing", "-o", "name"); out != "" {
+				t.Errorf("billing has %s", out)
+			}
+		case "Change a value 1":
+			eventually(t, "the new value is delivered", func() error {
+				if c.delivered("db", "password") == first {
+					return fmt.Errorf("it is the first one still")
+				}
+				return nil
+			})
+			if stat := repository.Git("", "diff", "--shortstat", "main~1", "main"); stat != "1 file changed, 1 insertion(+), 1 deletion(-)" {
+				t.Errorf("a new value changed %s", stat)
+			}
+		case "What is wrong is refused 1":
+			if !strings.Contains(output, "The hook refused it.") || !strings.Contains(output, "copy.yaml:") {
+				t.Errorf("the hook says:\n%s", output)
+			}
+			if subject := sh.play("", "git log -1 --format=%s"); strings.Contains(subject, "Copy") {
+				t.Error("there is a commit")
+			}
+		case "What is wrong is refused 2":
+			if !strings.Contains(output, "Safe refused it.") || !regexp.MustCompile(`(?m)^secrets/shop/copy\.yaml:\d+: `).MatchString(output) {
+				t.Errorf("Safe says:\n%s", output)
+			}
+			c.billing(safe, 1)
+			if out := c.kubectl("get", "secret,encryptedsecret", "copy", "-n", "shop", "--ignore-not-found"); out != "" {
+				t.Errorf("the copy was delivered:\n%s", out)
+			}
+		case "What is wrong is refused 3":
+			if out := c.kubectl("get", "gitsource", "secrets", "-n", "vsecm-system", "-o", "jsonpath={.status.faults}{.status.conditions[?(@.type==\"Ready\")].status}"); out != "True" {
+				t.Errorf("after the repair the status says %s", out)
+			}
+		case "Delete 1":
+			c.billing(safe, 0)
+			c.delivered("db", "password")
+		}
+	}
+	for section, want := range map[string]int{"Begin": 2, "Encrypt": 2, "Connect": 2, "Change a value": 1, "What is wrong is refused": 3, "Delete": 1} {
+		if seen[section] != want {
+			t.Errorf("of section %q, %d blocks were played, not %d", section, seen[section], want)
+		}
+	}
+	// CI runs what the hook runs.
+	for _, file := range []string{".github/workflows/secrets.yaml", ".gitlab-ci.yml"} {
+		sh.play(file, validationOf(t, filepath.Join(example, file)))
+		if output := sh.play(file, "sed 's/name: db/name: copy/' secrets/shop/db.yaml > secrets/shop/copy.yaml\n"+
+			validationOf(t, filepath.Join(example, file))+" || echo refused\nrm secrets/shop/copy.yaml"); !strings.Contains(output, "refused") {
+			t.Errorf("%s lets pass what Safe refuses:\n%s", file, output)
+		}
+	}
+}
+
+// delivered returns a value of a Kubernetes Secret in shop.
+func (c *cluster) delivered(name, key string) string {
+	c.t.Helper()
+	value, err := base64.StdEncoding.DecodeString(c.kubectl("get", "secret", name, "-n", "shop", "-o", "jsonpath={.data."+key+"}"))
+	// 24 random bytes.
+	if err != nil || len(value) != 32 {
+		c.t.Fatalf("%s of Secret %s has %d bytes: %v", key, name, len(value), err)
+	}
+	return string(value)
+}
+
+// billing waits until workload billing/invoices gets so many values.
+func (c *cluster) billing(r *replica, n int) {
+	c.t.Helper()
+	w := (&world{t: c.t, dir: c.dir, ca: c.ca, at: r.at}).workloadOf("/ns/billing/sa/invoices")
+	eventually(c.t, "billing/invoices gets its secret", func() error {
+		a, err := w.get(c.t.Context(), "", "")
+		if err == nil && (a.code != http.StatusOK || len(a.values) != n || n > 0 && len(a.values["payments/api-key"]) != 32) {
+			err = fmt.Errorf("got %d, %d values", a.code, len(a.values))
+		}
+		return err
+	})
+}
+
+// validationOf returns the last command of a CI configuration.
+func validationOf(t *testing.T, file string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ci struct {
+		Validate struct{ Script []string }
+		Jobs     map[string]struct {
+			Steps []struct{ Run string }
+		}
+	}
+	if err := yaml.Unmarshal(text, &ci); err != nil {
+		t.Fatal(err)
+	}
+	commands := ci.Validate.Script
+	for _, step := range ci.Jobs["validate"].Steps {
+		commands = append(commands, step.Run)
+	}
+	if len(commands) == 0 || !strings.Contains(commands[len(commands)-1], "validate") {
+		t.Fatalf("%s runs %v", file, commands)
+	}
+	return commands[len(commands)-1]
+}
+
+// A shell is one that a person has open: what a block sets or where it goes, the next one finds.
+type shell struct {
+	t     *testing.T
+	stdin io.Writer
+	lines chan string
+}
+
+// newShell opens a shell beside a checkout of this repository, with kubectl and the plugin on its PATH.
+func newShell(t *testing.T, c *cluster, safe string, server *gitserver.Server) *shell {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.CopyFS(filepath.Join(dir, "vsecm", "examples", "gitops"), os.DirFS(example)); err != nil {
+		t.Fatal(err)
+	}
+	credentials := filepath.Join(dir, "credentials")
+	// As editors leave them.
+	for name, text := range map[string]string{"username": "reader\n", "password": "correct horse\n", "ca.crt": string(server.CA)} {
+		if err := os.MkdirAll(credentials, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(credentials, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	askpass := filepath.Join(dir, "askpass") // a person would be asked
+	if err := os.WriteFile(askpass, []byte("#!/bin/sh\ncase $1 in User*) cat \"$CREDENTIALS/username\" ;; *) cat \"$CREDENTIALS/password\" ;; esac\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+
+	cmd := exec.CommandContext(t.Context(), "bash", "-e", "-u", "-o", "pipefail", "-s")
+	cmd.Dir = dir
+	cmd.Env = append(c.cp.KubectlEnv(c.cp.Kubeconfig()),
+		"VSECM_SAFE="+safe, "REPOSITORY="+server.URL+"/secrets.git", "CREDENTIALS="+credentials, "TMPDIR="+dir,
+		"GIT_SSL_CAINFO="+filepath.Join(credentials, "ca.crt"), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1", "GIT_ASKPASS="+askpass, "GIT_TERMINAL_PROMPT=0",
+		"GIT_AUTHOR_NAME=Dana", "GIT_AUTHOR_EMAIL=dana@example.com", "GIT_COMMITTER_NAME=Dana", "GIT_COMMITTER_EMAIL=dana@example.com")
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stderr = cmd.Stdout
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s := &shell{t: t, stdin: stdin, lines: make(chan string)}
+	go func() {
+		defer close(s.lines)
+		for scanner := bufio.NewScanner(stdout); scanner.Scan(); {
+			s.lines <- scanner.Text()
+		}
+	}()
+	t.Cleanup(func() {
+		_ = stdin.Close()
+		for range s.lines { // until it has ended
+		}
+		if err := cmd.Wait(); err != nil && !t.Failed() {
+			t.Errorf("the shell ended with %v", err)
+		}
+	})
+	return s
+}
+
+// play runs commands, each of which has to succeed, and returns what they print.
+func (s *shell) play(section, commands string) string {
+	s.t.Helper()
+	const end = "-- the end of the block --"
+	// What a command reads is not the commands after it.
+	if _, err := fmt.Fprintf(s.stdin, "{ %s\n} </dev/null\necho '%s'\n", commands, end); err != nil {
+		s.t.Fatalf("%s: %v", section, err)
+	}
+	var output strings.Builder
+	for line := range s.lines {
+		if line == end {
+			return output.String()
+		}
+		output.WriteString(line + "\n")
+	}
+	s.t.Fatalf("%s: the shell has ended, having printed:\n%s\nof:\n%s", section, output.String(), commands)
+	return ""
+}
