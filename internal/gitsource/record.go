@@ -1,0 +1,174 @@
+package gitsource
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
+	"github.com/vsecm/kubectl-vsecm/internal/kube"
+	"github.com/vsecm/kubectl-vsecm/internal/kubestore"
+	"github.com/vsecm/kubectl-vsecm/internal/reconcile"
+	"github.com/vsecm/kubectl-vsecm/internal/store"
+)
+
+const (
+	// patience is how long one request to the API server may take.
+	patience = 10 * time.Second
+	// maxRequest bounds what is repeated of the annotation that asks for a round.
+	maxRequest = 1024
+)
+
+// errReplaced says that a GitSource is gone, or that another one has taken its place.
+var errReplaced = errors.New("the GitSource was deleted, or replaced by another of its name")
+
+// A record is the status of one GitSource, and by that the journal of its source. There is one status and
+// one who writes it, as a whole: so what applies commits and what judges them do not erase one
+// another's part.
+type record struct {
+	client *kube.Client
+	key    store.Key
+	uid    types.UID
+	// lease ends when another replica may lead: from then on nothing is written.
+	lease context.Context
+
+	mu     sync.Mutex
+	status v1alpha1.GitSourceStatus
+	// written is the status as the API server has it, encoded; nil if that is not known.
+	written []byte
+}
+
+var _ reconcile.Journal = (*record)(nil)
+
+// openRecord asks the API server, and no cache, for the status: what is older than the last leader's last word could
+// let a branch go back to where it was before.
+func openRecord(ctx context.Context, client *kube.Client, key store.Key) (*record, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	data, err := answerOf(client.VSecM.Get().Namespace(key.Namespace).Resource(v1alpha1.ResourceGitSources).Name(key.Name).Do(ctx))
+	if apierrors.IsNotFound(err) {
+		return nil, errReplaced
+	} else if err != nil {
+		return nil, fmt.Errorf("reading GitSource %s: %w", key, kube.Plain(err))
+	}
+	var r received
+	if err := json.Unmarshal(data, &r); err != nil {
+		return nil, fmt.Errorf("reading GitSource %s: %w", key, err)
+	}
+	now := &record{client: client, key: key, uid: r.UID, status: r.status}
+	if now.written, err = json.Marshal(&now.status); err != nil {
+		return nil, err
+	}
+	return now, nil
+}
+
+// Load implements [reconcile.Journal].
+func (r *record) Load(context.Context, string) (store.SourceState, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	state := store.SourceState{Revision: r.status.Revision}
+	if r.status.AppliedAt != nil {
+		state.AppliedAt = r.status.AppliedAt.UTC()
+	}
+	if d := r.status.Deletions; d != nil {
+		state.Deletions = store.Deletions{Since: d.Since.UTC(), Owned: int(d.Owned), Deleted: int(d.Deleted), Waiting: d.Waiting}
+	}
+	if v := r.status.Verification; v != nil {
+		state.Verified = store.Verified{Mode: v.Mode, Revision: v.Revision, Signer: v.Signer, Since: v.Since, Pinned: v.Pinned}
+	}
+	return state, nil
+}
+
+// Save implements [reconcile.Journal]. When it fails, whether the API server has it is not known; the next write
+// says what stands.
+func (r *record) Save(ctx context.Context, _ string, state store.SourceState) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	before := r.status
+	r.status.Revision, r.status.AppliedAt = state.Revision, timeOf(state.AppliedAt)
+	r.status.Deletions, r.status.Verification = nil, nil
+	if d := state.Deletions; d != (store.Deletions{}) {
+		r.status.Deletions = &v1alpha1.GitDeletions{
+			Since: metav1.NewTime(d.Since.UTC()), Owned: int64(d.Owned), Deleted: int64(d.Deleted), Waiting: d.Waiting,
+		}
+	}
+	if v := state.Verified; v != (store.Verified{}) {
+		r.status.Verification = &v1alpha1.GitVerified{Mode: v.Mode, Revision: v.Revision, Signer: cut(v.Signer, maxText), Since: v.Since, Pinned: v.Pinned}
+	}
+	if err := r.write(ctx); err != nil {
+		r.status = before
+		return fmt.Errorf("recording the revision: %w", err)
+	}
+	return nil
+}
+
+func timeOf(t time.Time) *metav1.Time {
+	if t.IsZero() {
+		return nil
+	}
+	m := metav1.NewTime(t.UTC())
+	return &m
+}
+
+// change changes the status, and writes it if it is another then. What could not be written is by the next call. The record
+// of what was applied is not for change to touch.
+func (r *record) change(ctx context.Context, change func(*v1alpha1.GitSourceStatus)) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	change(&r.status)
+	return r.write(ctx)
+}
+
+// handled returns the request for a round that was followed last.
+func (r *record) handled() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.status.LastHandledSyncRequest
+}
+
+// write brings the API server up to date. r.mu is held.
+func (r *record) write(ctx context.Context) error {
+	status, err := json.Marshal(&r.status)
+	if err != nil {
+		return err
+	}
+	if bytes.Equal(status, r.written) {
+		return nil
+	}
+	body, err := json.Marshal(map[string]any{
+		"apiVersion": v1alpha1.APIVersion,
+		"kind":       v1alpha1.KindGitSource,
+		"metadata":   map[string]any{"namespace": r.key.Namespace, "name": r.key.Name, "uid": r.uid},
+		"status":     json.RawMessage(status),
+	})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	defer context.AfterFunc(r.lease, cancel)()
+	if err := errors.Join(r.lease.Err(), ctx.Err()); err != nil {
+		return err
+	}
+	force := true
+	r.written = nil
+	_, err = answerOf(r.client.VSecM.Patch(types.ApplyPatchType).Namespace(r.key.Namespace).Resource(v1alpha1.ResourceGitSources).
+		Name(r.key.Name).SubResource("status").
+		VersionedParams(&metav1.PatchOptions{FieldManager: kubestore.StatusManager, Force: &force}, kube.ParameterCodec).Body(body).Do(ctx))
+	switch {
+	case apierrors.IsNotFound(err) || apierrors.IsConflict(err): // the UID is another
+		return errReplaced
+	case err != nil:
+		return fmt.Errorf("writing the status of GitSource %s: %w", r.key, kube.Plain(err))
+	}
+	r.written = status
+	return nil
+}
