@@ -27,8 +27,8 @@ const (
 	// endingRetry is how long a namespace that is being deleted is left alone.
 	endingRetry = 10 * time.Minute
 	// settling is how long a source has, after a replica began to lead, to say that it still
-	// refuses a manifest.
-	settling = 2 * time.Minute
+	// refuses a manifest, or no longer does.
+	settling = 10 * time.Minute
 	// faultsEvery is how often the objects that cannot be decoded are looked for, of which no watch
 	// tells.
 	faultsEvery = time.Minute

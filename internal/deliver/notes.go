@@ -8,51 +8,65 @@ import (
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/internal/condition"
 	"github.com/vsecm/kubectl-vsecm/internal/kube"
+	"github.com/vsecm/kubectl-vsecm/internal/reconcile"
 	"github.com/vsecm/kubectl-vsecm/internal/store"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 	"github.com/vsecm/kubectl-vsecm/pkg/sync"
 )
+
+var _ reconcile.Observer = (*Controller)(nil)
 
 // A note is what sources told of an object that is not in its status yet, or that
 // goes on being so.
 type note struct {
 	revision sync.Revision // with which it was applied; empty once that is in the status
 	refused  *condition.Verdict
+	fine     bool // it is not refused any more, though its status says so
 }
 
-// Applied implements reconcile.Observer: the object stands as the revision has it.
+// Applied implements [reconcile.Observer].
 func (c *Controller) Applied(_ string, key store.Key, revision sync.Revision) {
 	c.mu.Lock()
-	c.notes[key] = note{revision: revision}
+	n := c.notes[key]
+	n.revision = revision
+	c.notes[key] = n
 	l := c.lead
 	c.mu.Unlock()
 	l.look(key)
 }
 
-// Refused implements reconcile.Observer: what the source declares is not applied, for
-// those faults. nil: nothing is wrong any more.
+// Refused implements [reconcile.Observer].
 func (c *Controller) Refused(source string, key store.Key, faults []*encrypt.Fault) {
 	if len(faults) > 0 && !c.owns(source, key) {
 		// Whoever's it is has nothing to repair.
 		c.event(key, true, ReasonConflict, fmt.Sprintf("source %s declares this object, too, which is not its: %s", source, faults[0].Error()))
 		return
 	}
+	standing, _ := c.config.Store.Standing(key)
+	_, before := refusedBefore(standing.Status)
 	c.mu.Lock()
-	n := c.notes[key]
-	n.refused = refusal(faults)
+	was := c.notes[key]
+	now := note{revision: was.revision, refused: refusal(faults), fine: len(faults) == 0 && (before || was.refused != nil)}
+	c.note(key, now)
+	l := c.lead
+	c.mu.Unlock()
+	if now != was { // of all that is well, too, sources tell when they begin
+		l.look(key)
+	}
+}
+
+// note sets what was told of the object of key. c.mu is held.
+func (c *Controller) note(key store.Key, n note) {
 	if n == (note{}) {
 		delete(c.notes, key)
 	} else {
 		c.notes[key] = n
 	}
-	l := c.lead
-	c.mu.Unlock()
-	l.look(key)
 }
 
-// Restored implements reconcile.Observer: somebody had changed or deleted the object.
-func (c *Controller) Restored(_ string, key store.Key, how string) {
-	c.event(key, true, EventRestored, how)
+// Restored implements [reconcile.Observer].
+func (c *Controller) Restored(source string, key store.Key, how string) {
+	c.event(key, true, EventRestored, fmt.Sprintf("somebody else had %s this object, and source %s put it back", how, source))
 }
 
 // owns tells whether the object of key is source's, or is not there.
@@ -77,23 +91,19 @@ func (c *Controller) noted(key store.Key) note {
 	return c.notes[key]
 }
 
-// forget drops the revision of a note, which is in the status or of an object that is gone.
-func (c *Controller) forget(key store.Key, revision sync.Revision) {
+// forget drops what of n is in the status now, or of an object that is gone.
+func (c *Controller) forget(key store.Key, n note) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n, ok := c.notes[key]
-	if !ok || n.revision != revision {
-		return
+	now, ok := c.notes[key]
+	if !ok || now != n {
+		return // it was told more
 	}
-	if n.revision = ""; n.refused == nil {
-		delete(c.notes, key)
-	} else {
-		c.notes[key] = n
-	}
+	c.note(key, note{refused: now.refused})
 }
 
 // refusedPrefix begins what the status says of a manifest that was refused.
-const refusedPrefix = "its source has another manifest, which is refused; this object stays: "
+const refusedPrefix = "what its source declares is refused, and this object stays as it was: "
 
 // refusal returns what the status says of faults.
 func refusal(faults []*encrypt.Fault) *condition.Verdict {
@@ -102,7 +112,7 @@ func refusal(faults []*encrypt.Fault) *condition.Verdict {
 	}
 	v := &condition.Verdict{State: condition.Failed, Reason: ReasonRefused}
 	for _, f := range faults {
-		if errors.Is(f.Err, store.ErrNotOwned) {
+		if errors.Is(f.Err, reconcile.ErrContested) || errors.Is(f.Err, store.ErrNotOwned) {
 			v.Reason = ReasonConflict
 		}
 	}

@@ -265,7 +265,7 @@ func (l *lead) tookAway(key store.Key, m secretMeta) {
 // gone deletes the Secret of an object that is gone, where Kubernetes has not yet.
 func (l *lead) gone(ctx context.Context, key store.Key) (time.Duration, error) {
 	l.remember(key, "", nil)
-	l.c.forget(key, l.c.noted(key).revision)
+	l.c.forget(key, l.c.noted(key))
 	defer l.leave(key.Namespace)
 	room := l.room(key.Namespace)
 	if room == nil {

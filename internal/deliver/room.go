@@ -24,7 +24,6 @@ type room struct {
 	source    *secretSource
 	look      func(name string) // asks for another look at an object
 	end       context.CancelFunc
-	ended     chan struct{}
 
 	mu      sync.Mutex
 	state   roomState
@@ -43,7 +42,6 @@ const (
 
 // run follows the namespace's Secrets until ctx ends.
 func (r *room) run(ctx context.Context, logger logr.Logger) {
-	defer close(r.ended)
 	reflector := cache.NewReflectorWithOptions(r.source, nil, (*mirror)(r), cache.ReflectorOptions{
 		Name: "secrets/" + r.namespace, TypeDescription: "Secret", Logger: &logger,
 	})

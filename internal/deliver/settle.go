@@ -42,7 +42,7 @@ func (r *round) settle(ctx context.Context) (time.Duration, error) {
 		r.announce(was, verdict)
 	}
 	r.l.remember(r.key, r.standing.UID, nil)
-	c.forget(r.key, noted.revision)
+	c.forget(r.key, noted)
 	r.l.leave(r.key.Namespace)
 	return r.then()
 }
@@ -61,7 +61,7 @@ func (r *round) overruled(noted note) condition.Verdict {
 	case r.verdict.State != condition.Current:
 	case noted.refused != nil:
 		return *noted.refused
-	case noted.revision == "":
+	case !noted.fine:
 		// Another replica was told of it. A source tells the next one, if it still is so.
 		left := r.l.began.Add(settling).Sub(r.l.c.config.Now())
 		if v, ok := refusedBefore(r.standing.Status); ok && left > 0 {
