@@ -120,7 +120,7 @@ func (s *Source) signatures(ctx context.Context, after, tip sync.Revision) (sync
 		return s.signature(ctx, tip)
 	}
 	last, n, err := s.mirror.VerifyNew(ctx, s.config.Verify.Trust, after, tip)
-	if tip == s.accepted && errors.Is(err, sync.ErrMissing) {
+	if tip == s.accepted && errors.Is(err, sync.ErrNoCommit) {
 		// What was applied is not in a mirror that was made since: then nothing is known to be older.
 		last, n, err = s.mirror.VerifyNew(ctx, s.config.Verify.Trust, "", tip)
 	}
