@@ -112,7 +112,7 @@ func render(t *testing.T, p *sync.Plan, m *sync.Mirror) string {
 	return strings.Join(out, " ")
 }
 
-// eachSource runs a test for both kinds of source.
+// eachSource runs a test for each kind of source.
 func eachSource(t *testing.T, test func(t *testing.T, repo *gitserver.Repo, remote sync.Remote, dir string)) {
 	t.Run("local", func(t *testing.T) {
 		repo := gitserver.NewRepo(t)
@@ -123,4 +123,13 @@ func eachSource(t *testing.T, test func(t *testing.T, repo *gitserver.Repo, remo
 		repo := server.Repo("shop.git")
 		test(t, repo, sync.Remote{URL: server.URL + "/shop.git"}, filepath.Join(t.TempDir(), "mirror"))
 	})
+	t.Run("ssh", func(t *testing.T) {
+		server := gitserver.NewSSH(t)
+		repo := server.Repo("shop.git")
+		test(t, repo, overSSH(server, "shop.git"), filepath.Join(t.TempDir(), "mirror"))
+	})
+}
+
+func overSSH(server *gitserver.SSH, repo string) sync.Remote {
+	return sync.Remote{URL: server.URL + "/" + repo, Identity: server.Identity, KnownHosts: server.KnownHosts}
 }
