@@ -14,6 +14,7 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/internal/reconcile"
 	"github.com/vsecm/kubectl-vsecm/internal/store"
+	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 	"github.com/vsecm/kubectl-vsecm/pkg/sync"
 )
 
@@ -138,6 +139,40 @@ func TestDeletionBrake(t *testing.T) {
 			objects, err := e.store.List(context.Background())
 			if err != nil || len(objects) < test.objects {
 				t.Errorf("%d objects, %v", len(objects), err)
+			}
+		})
+	}
+}
+
+// Whoever may write in another namespace can give objects there the source's label.
+func TestObjectsElsewhereDoNotLoosenTheBrake(t *testing.T) {
+	for name, remove := range map[string]int{"most": 11, "all": 12} {
+		t.Run(name, func(t *testing.T) {
+			e := newEnv(t)
+			e.config.Namespaces = []string{"shop"}
+			e.restart()
+			plant := func() {
+				for i := range 40 {
+					o := encrypt.ReadManifests("x", []byte(e.seal("evil", fmt.Sprint("p", i), "k=v")), "").Objects[0].Object
+					if _, err := e.store.Apply(context.Background(), e.config.Name, o); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			plant()
+			files := map[string]string{"keep.txt": ""}
+			var names []string
+			for i := range 12 {
+				names = append(names, fmt.Sprintf("%d.yaml", i))
+				files[names[i]] = e.seal("shop", fmt.Sprint("s", i), "k=v")
+			}
+			e.commit(files)
+			e.sync() // objects elsewhere do not make it look for a record either
+			e.restart()
+			e.sync()
+			e.commit(nil, names[:remove]...)
+			if st := e.sync(); !st.Braked || st.DeletionsWait != reconcile.WaitsForBrake || st.Objects != 52 {
+				t.Errorf("braked %v, waits for %q, %d objects", st.Braked, st.DeletionsWait, st.Objects)
 			}
 		})
 	}

@@ -21,6 +21,7 @@ type Metrics struct {
 	warnings    *prometheus.GaugeVec
 	skips       *prometheus.GaugeVec
 	pending     *prometheus.GaugeVec
+	braked      *prometheus.GaugeVec
 	contested   *prometheus.GaugeVec
 	lag         *prometheus.HistogramVec
 	refusals    *prometheus.CounterVec
@@ -62,6 +63,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "vsecm_sync_restored_total",
 			Help: "Objects of a git source that somebody else had changed or deleted, and that were put back.",
 		}, []string{"source"}),
+		braked:  gauge("vsecm_sync_deletions_braked", "Whether deletions of a git source wait for an operator's word, because they are so many: 1, or 0."),
 		pending: gauge("vsecm_sync_pending_deletions", "Objects that a git source no longer declares and that were not deleted."),
 	}
 }
@@ -85,6 +87,11 @@ func (m *Metrics) show(s Status) {
 	m.skips.WithLabelValues(s.Source).Set(float64(s.Skips.Total))
 	m.pending.WithLabelValues(s.Source).Set(float64(s.PendingDeletions.Total))
 	m.contested.WithLabelValues(s.Source).Set(float64(s.Contested))
+	braked := 0.0
+	if s.DeletionsWait == WaitsForBrake {
+		braked = 1
+	}
+	m.braked.WithLabelValues(s.Source).Set(braked)
 }
 
 // lagged notes how long a revision took from its commit to here. Clocks differ: what seems to come from
@@ -109,7 +116,7 @@ func (m *Metrics) forget(source string) {
 	for _, v := range []interface {
 		DeletePartialMatch(prometheus.Labels) int
 	}{
-		m.duration, m.errors, m.lastSuccess, m.objects, m.faults, m.warnings, m.skips, m.pending, m.contested,
+		m.duration, m.errors, m.lastSuccess, m.objects, m.faults, m.warnings, m.skips, m.pending, m.braked, m.contested,
 		m.lag, m.refusals, m.restored,
 	} {
 		v.DeletePartialMatch(labels)

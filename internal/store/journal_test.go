@@ -46,6 +46,31 @@ func TestJournalRemembers(t *testing.T) {
 	}
 }
 
+// A newer Safe goes on from what an older one has left.
+func TestJournalReadsWhatOlderVersionsWrote(t *testing.T) {
+	dir := t.TempDir()
+	j := openJournal(t, dir)
+	for name, content := range map[string]string{
+		"first":  `{"revision":"aaaa","appliedAt":"2026-03-04T05:06:07Z"}`,
+		"second": `{"revision":"aaaa","appliedAt":"2026-03-04T05:06:07Z","deletions":{"since":"2026-03-04T05:06:07Z","owned":3,"deleted":2,"waiting":true}}`,
+	} {
+		if err := os.WriteFile(filepath.Join(dir, "sources/shop."+name+".json"), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, err := j.Load(t.Context(), "shop."+name)
+		if err != nil || s.Revision != "aaaa" || s.AppliedAt.IsZero() || s.Deletions.Waiting != (name == "second") || s.Verified != (store.Verified{}) {
+			t.Errorf("%s: %+v, %v", name, s, err)
+		}
+		s.Verified = store.Verified{Mode: "strict", Revision: "bbbb", Signer: "ada", Since: "aaaa", Pinned: true}
+		if err := j.Save(t.Context(), "shop."+name, s); err != nil {
+			t.Fatal(err)
+		}
+		if again, err := j.Load(t.Context(), "shop."+name); err != nil || again != s {
+			t.Errorf("%s: %+v, %v", name, again, err)
+		}
+	}
+}
+
 func TestJournalRefusesNames(t *testing.T) {
 	j := openJournal(t, t.TempDir())
 	for _, source := range []string{"", "shop", "shop.", ".main", "../x.y", "shop.../../x", "shop.a/b", "Shop.main", "shop.main\x00"} {
