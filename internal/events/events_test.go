@@ -45,6 +45,19 @@ func TestAnEndedRecorderDrops(t *testing.T) {
 	}
 }
 
+func TestTheSameEventWaitsOnce(t *testing.T) {
+	r := newRecorder(t, nil)
+	for range 5 {
+		r.Event(object("shop", "db"), true, "Unreadable", "key password")
+	}
+	if n := len(r.queue); n != 1 {
+		t.Fatalf("%d wait", n)
+	}
+	if s := <-r.queue; s.count != 5 {
+		t.Errorf("it was counted %d times", s.count)
+	}
+}
+
 // No more objects, events or bytes than this are kept, whatever a repository holds.
 func TestNothingGrows(t *testing.T) {
 	r := newRecorder(t, nil)
