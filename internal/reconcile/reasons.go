@@ -14,6 +14,15 @@ type reason struct {
 	name string
 }
 
+// A stepError says in which step of a round it came about, for a label.
+type stepError struct {
+	step string
+	err  error
+}
+
+func (e *stepError) Error() string { return e.err.Error() }
+func (e *stepError) Unwrap() error { return e.err }
+
 // reasons name the errors of a round. One that is none of these is named by the step that it came
 // about in.
 var reasons = []reason{

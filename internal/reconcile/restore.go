@@ -33,7 +33,7 @@ type contest struct {
 func (c *contest) last() time.Time { return c.times[len(c.times)-1] }
 
 // mend does what there is to do without asking the remote: it puts back what others changed, and
-// tries again what waited for its time or for others.
+// tries again what waited for its time or for others. It waits for a round that goes on.
 func (s *Source) mend(ctx context.Context) {
 	if s.mended(ctx) && s.deps.Reported != nil {
 		s.deps.Reported(s)
@@ -101,7 +101,7 @@ func (s *Source) restore(ctx context.Context) error {
 			later = append(later, key)
 		default:
 			due = append(due, ref)
-			if applied {
+			if applied && r == nil { // otherwise it may be that what is new was not written yet
 				restoring[key] = Edited
 				if err != nil {
 					restoring[key] = Deleted

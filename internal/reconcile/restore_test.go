@@ -298,6 +298,47 @@ func TestAnObjectThatSomebodyTakesIsTheirs(t *testing.T) {
 	}
 }
 
+// What could not be written is tried again when something happens to it. That is nobody's edit.
+func TestAWriteThatFailedIsNotTakenForAnEdit(t *testing.T) {
+	for name, lands := range map[string]bool{"it was not done": false, "it was done": true} {
+		t.Run(name, func(t *testing.T) {
+			e := newEnv(t)
+			e.commit(map[string]string{"a.yaml": e.seal("shop", "a", "k=v")})
+			e.sync()
+			manifest := e.seal("shop", "a", "k=w")
+			head := sync.Revision(e.commit(map[string]string{"a.yaml": manifest}))
+			e.spy.apply = func(store.Key) error {
+				if lands {
+					o := encrypt.ReadManifests("a.yaml", []byte(manifest), "").Objects[0].Object
+					o.Annotations = map[string]string{v1alpha1.AnnotationPath: "a.yaml"}
+					if _, err := e.store.Apply(context.Background(), e.config.Name, o); err != nil {
+						t.Error(err)
+					}
+				}
+				return errors.New("no answer")
+			}
+			if err := e.source.Sync(context.Background()); err == nil || e.source.Status().ErrorReason != "apply" {
+				t.Fatal(err)
+			}
+			e.spy.apply = nil
+			e.told.take()
+			e.saw(key("a"))
+			e.sync()
+			e.wantStored("shop/a{k=w}")
+			if lands {
+				e.wantTold()
+			} else {
+				e.wantTold("applied shop/a " + head.Short())
+			}
+			e.wantSeries("vsecm_sync_restored_total")
+			e.edit("a", spoil)
+			e.sync()
+			e.wantStored("shop/a{k=w}")
+			e.wantTold("applied shop/a "+head.Short(), "restored shop/a edited")
+		})
+	}
+}
+
 // Somebody deletes a namespace: everything in it is deleted, and cannot be written. That is the
 // fault of those objects alone, and is not tried all the time.
 func TestPromise06_WhatTheAPIServerRefusesHarmsOnlyItself(t *testing.T) {
