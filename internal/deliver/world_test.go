@@ -506,14 +506,13 @@ func (s *safe) metrics(t testing.TB) string {
 }
 
 // idle waits until nothing is left to do: an object that is made now is served.
-func (w *world) idle(t testing.TB, s *safe) {
+func (w *world) idle(t testing.TB) {
 	t.Helper()
 	name := fmt.Sprintf("idle-%d", time.Now().UnixNano())
 	w.put(t, w.object(t, name, map[string]string{"k": "v"}, delivered))
 	w.settled(t, name, deliver.ReasonDelivered)
 	w.remove(t, name)
 	until(t, "the Secret is gone", func() bool { return w.secret(t, name) == nil })
-	_ = s
 }
 
 func same(t testing.TB, what string, is, want map[string]string) {
