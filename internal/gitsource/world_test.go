@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,7 +41,11 @@ const patience = time.Minute
 var (
 	cluster controlplane.Shared
 	crds    sync.Once
+	worlds  atomic.Int64
 )
+
+// marker is in every value that must not be seen anywhere.
+const marker = "marker-6f4922f4"
 
 func TestMain(m *testing.M) { os.Exit(cluster.Main(m)) }
 
@@ -58,6 +64,7 @@ type world struct {
 	events   *spyEvents
 	log      *syncBuffer
 	requests *counter
+	faulty   atomic.Pointer[func(http.RoundTripper, *http.Request) (*http.Response, error)] // stands between controllers and the API server
 	mirrors  string
 	metrics  *prometheus.Registry
 	config   gitsource.Config
@@ -75,9 +82,7 @@ func newWorld(t testing.TB) *world {
 		kubectl(t, cp, "apply", "-k", dir)
 		kubectl(t, cp, "wait", "--for=condition=Established", "crd/encryptedsecrets.vsecm.com", "crd/gitsources.vsecm.com")
 	})
-	// "a-test" of "TestA/b" is no namespace.
-	name := strings.ToLower(strings.NewReplacer("/", "-", "_", "-", "#", "-").Replace(t.Name()))
-	name = strings.Trim(name[:min(len(name), 36)], "-")
+	name := fmt.Sprintf("world-%d", worlds.Add(1))
 	w := &world{
 		t: t, cp: cp, ns: name, home: name + "-safe",
 		server: gitserver.New(t, gitserver.Options{}),
@@ -96,6 +101,7 @@ func newWorld(t testing.TB) *world {
 	w.rootText = w.root.Text()
 	w.unseal()
 	config := cp.Config()
+	config.Wrap(w.between)
 	config.Wrap(w.requests.wrap)
 	w.config = gitsource.Config{
 		Client: w.client(config), Namespace: w.home, MirrorDir: w.mirrors,
@@ -103,6 +109,15 @@ func newWorld(t testing.TB) *world {
 		Interval: 50 * time.Millisecond, Retry: time.Hour,
 	}
 	t.Cleanup(func() {
+		data, err := w.admin.VSecM.Get().Resource(v1alpha1.ResourceGitSources).Do(context.Background()).Raw()
+		if err != nil {
+			t.Error(err)
+		}
+		for what, text := range map[string]string{"the log": w.log.String(), "events": w.events.String(), "a status": string(data)} {
+			if strings.Contains(text, marker) {
+				t.Errorf("%s: a Secret's value is in it: %s", what, text)
+			}
+		}
 		for _, namespace := range []string{w.ns, w.home} {
 			for _, resource := range []string{v1alpha1.ResourceGitSources, v1alpha1.ResourceEncryptedSecrets} {
 				if err := w.admin.VSecM.Delete().Namespace(namespace).Resource(resource).Do(context.Background()).Error(); err != nil {
@@ -381,6 +396,35 @@ func toJSON(t testing.TB, v any) string {
 	}
 	return string(data)
 }
+
+// between is a way to the API server that may be faulty.
+func (w *world) between(next http.RoundTripper) http.RoundTripper {
+	return roundTripper(func(r *http.Request) (*http.Response, error) {
+		if faulty := w.faulty.Load(); faulty != nil {
+			return (*faulty)(next, r)
+		}
+		return next.RoundTrip(r)
+	})
+}
+
+// fail has the API server answer 500 to requests of a method whose path contains part.
+func (w *world) fail(method, part string) {
+	faulty := func(next http.RoundTripper, r *http.Request) (*http.Response, error) {
+		if r.Method != method || !strings.Contains(r.URL.Path, part) {
+			return next.RoundTrip(r)
+		}
+		if r.Body != nil {
+			_ = r.Body.Close()
+		}
+		return &http.Response{
+			StatusCode: http.StatusInternalServerError, Status: "500 Internal Server Error", Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+			Header: http.Header{"Content-Type": {"text/plain"}}, Body: io.NopCloser(strings.NewReader("etcd is away")), Request: r,
+		}, nil
+	}
+	w.faulty.Store(&faulty)
+}
+
+func (w *world) work() { w.faulty.Store(nil) }
 
 // A counter counts requests, by method and path.
 type counter struct {
