@@ -50,6 +50,27 @@ type realSafe struct {
 	audit   *syncBuffer
 	log     *syncBuffer
 	now     *testClock
+
+	sync   stored[func(ctx context.Context, source string, o reconcile.Override) error]
+	status stored[*serve.Status] // but for version and name
+}
+
+// A stored is a value that a test changes while Safe runs.
+type stored[T any] struct {
+	mu    sync.Mutex
+	value T
+}
+
+func (s *stored[T]) Store(value T) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.value = value
+}
+
+func (s *stored[T]) Load() T {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.value
 }
 
 // A countedSeal counts how often Safe was given a whole key.
@@ -88,6 +109,8 @@ func startSafe(t *testing.T, cp *controlplane.ControlPlane, name string, key *un
 		name: name, key: key, audit: &syncBuffer{}, log: &syncBuffer{}, now: &testClock{},
 		socket: "unix://" + filepath.Join(dir, "operator"), keyFile: filepath.Join(dir, "root-key.txt"),
 	}
+	s.status.Store(&serve.Status{})
+	s.sync.Store(func(context.Context, string, reconcile.Override) error { return nil })
 	if kind.record {
 		check(t, os.WriteFile(filepath.Join(dir, "recipient.txt"), []byte(key.Recipient().String()+"\n"), 0o600))
 	}
@@ -112,8 +135,14 @@ func startSafe(t *testing.T, cp *controlplane.ControlPlane, name string, key *un
 	s.pin = pinOf(certificate.Leaf.Raw)
 	config := serve.Config{
 		Certificate: certificate, Cache: s.cache, RootKey: s.seal, Audit: auditLog, Log: log, Metrics: registry,
-		Status: func() serve.Status { return serve.Status{Version: "v1.2.3", Replica: name} },
-		Sync:   func(context.Context, string, reconcile.Override) error { return nil },
+		Status: func() serve.Status {
+			st := *s.status.Load()
+			st.Version, st.Replica = "v1.2.3", name
+			return st
+		},
+		Sync: func(ctx context.Context, source string, o reconcile.Override) error {
+			return s.sync.Load()(ctx, source, o)
+		},
 	}
 	socket, err := serve.ListenOperator(filepath.Join(dir, "operator"))
 	check(t, err)
