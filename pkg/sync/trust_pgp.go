@@ -131,17 +131,23 @@ func (t *Trust) verifyPGP(c *signedCommit, now time.Time) (string, error) {
 			return "", fmt.Errorf("its PGP key %s was revoked", id)
 		}
 	}
-	// Whether the key was valid when it signed, as a signature tells.
-	config := &packet.Config{Time: func() time.Time { return sig.CreationTime }}
+	config := &packet.Config{Time: func() time.Time { return now }}
 	_, signer, err := openpgp.VerifyDetachedSignature(t.pgp, bytes.NewReader(c.payload), bytes.NewReader(binary), config)
 	switch {
-	case errors.Is(err, pgperrors.ErrKeyExpired), errors.Is(err, pgperrors.ErrSignatureExpired):
-		return "", fmt.Errorf("its PGP key %s had expired, or was not valid yet, when it signed", id)
+	case err == nil, errors.Is(err, pgperrors.ErrKeyExpired):
+		// The signature is right. What counts is not whether the key is valid
+		// now, but whether it was when it signed. That cannot be asked of the
+		// library: to it a key whose life was prolonged since did not exist.
+		if expiredAt(signer, keys, sig.CreationTime) {
+			return "", fmt.Errorf("its PGP key %s had expired, or was not valid yet, when it signed", id)
+		}
+	case errors.Is(err, pgperrors.ErrSignatureExpired):
+		return "", fmt.Errorf("its PGP key %s is not bound to its user id or its primary key any more", id)
 	case errors.Is(err, pgperrors.ErrKeyRevoked):
 		return "", fmt.Errorf("its PGP key %s was revoked", id)
 	case errors.Is(err, pgperrors.ErrUnknownIssuer):
 		return "", fmt.Errorf("its PGP key %s is not for signing", id)
-	case err != nil:
+	default:
 		return "", fmt.Errorf("its PGP signature, by key %s, does not match what it says", id)
 	}
 	name := "(no user id)"
@@ -149,6 +155,21 @@ func (t *Trust) verifyPGP(c *signedCommit, now time.Time) (string, error) {
 		name = printable(i.Name, 200)
 	}
 	return fmt.Sprintf("%s %X", name, signer.PrimaryKey.Fingerprint), nil
+}
+
+// expiredAt reports whether the signer's key, one of keys, or its primary key
+// was not valid at that time.
+func expiredAt(signer *openpgp.Entity, keys []openpgp.Key, when time.Time) bool {
+	self, _ := signer.PrimarySelfSignature()
+	if self == nil || signer.PrimaryKey.KeyExpired(self, when) {
+		return true
+	}
+	for _, k := range keys {
+		if k.Entity == signer && (k.SelfSignature == nil || k.PublicKey.KeyExpired(k.SelfSignature, when)) {
+			return true
+		}
+	}
+	return false
 }
 
 // onlySignature reads what has to be one signature over a file, and nothing

@@ -2,7 +2,9 @@ package gitserver
 
 import (
 	"crypto/subtle"
+	"crypto/tls"
 	"encoding/pem"
+	"log/slog"
 	"net/http"
 	"net/http/cgi"
 	"net/http/httptest"
@@ -16,6 +18,8 @@ import (
 type Options struct {
 	// TLS makes the server speak https, with a certificate of its own CA.
 	TLS bool
+	// Expired makes it a certificate of a CA that was valid until yesterday.
+	Expired bool
 	// Username and Password, if any, are demanded as basic authentication.
 	Username, Password string
 	// BearerToken, if any, is demanded.
@@ -52,8 +56,18 @@ func New(t testing.TB, o Options) *Server {
 	}
 	s := &Server{Root: root, t: t}
 	var server *httptest.Server
-	if o.TLS {
-		server = httptest.NewTLSServer(handler)
+	if o.TLS && o.Expired {
+		server = httptest.NewUnstartedServer(handler)
+		server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+		var certificate tls.Certificate
+		s.CA, certificate = expired(t)
+		server.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}}
+		server.StartTLS()
+	} else if o.TLS {
+		server = httptest.NewUnstartedServer(handler)
+		// A client that does not trust the server is not the server's fault.
+		server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+		server.StartTLS()
 		s.CA = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
 	} else {
 		server = httptest.NewServer(handler)
