@@ -34,10 +34,24 @@ func TestTheGitOpsExampleDoesWhatItsReadmeSays(t *testing.T) {
 	safe := c.start("vsecm-safe-0")
 	c.is(safe, "unsealed")
 
-	server := gitserver.New(t, gitserver.Options{TLS: true, Username: "reader", Password: "correct horse"})
+	server := gitserver.New(t, gitserver.Options{
+		TLS: true, Username: "reader", Password: "correct horse",
+		Wrap: func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("WWW-Authenticate", `Basic realm="git"`) // without it git does not ask
+				next.ServeHTTP(w, r)
+			})
+		},
+	})
 	repository := server.Repo("secrets.git")
 	repository.Git("", "config", "http.receivepack", "true")
 
+	t.Cleanup(func() {
+		if t.Failed() {
+			out, errOut, _ := c.cp.Kubectl(t, c.cp.Kubeconfig(), "", "get", "vsecm", "-A", "-o", "jsonpath={range .items[*]}{.metadata.name}: {.status}{\"\\n\"}{end}")
+			t.Logf("the statuses:\n%s%s", out, errOut)
+		}
+	})
 	sh := newShell(t, c, "https://"+safe.at.API, server)
 	text, err := os.ReadFile(filepath.Join(example, "README.md"))
 	if err != nil {
@@ -67,7 +81,7 @@ func TestTheGitOpsExampleDoesWhatItsReadmeSays(t *testing.T) {
 		case "Connect 2":
 			first = c.delivered("db", "password")
 			c.billing(safe, 1)
-			for _, want := range []string{"payments", "db", "Delivered", "Served", "vsecm-system.secrets"} {
+			for _, want := range []string{"payments", "db", "Delivered", "Served", "vsecm-system/secrets"} {
 				if !strings.Contains(output, want) {
 					t.Errorf("%q is missing in:\n%s", want, output)
 				}
