@@ -24,6 +24,10 @@ func TestPromise07_NoManifestHoldsWhatSafeKeeps(t *testing.T) {
 		if err != nil || entry.IsDir() {
 			return err
 		}
+		// Prometheus' and Grafana's own files, which nothing here applies.
+		if rel, _ := filepath.Rel(folder, path); rel == "monitoring/rules.yaml" || rel == "monitoring/dashboard.json" {
+			return nil
+		}
 		if filepath.Ext(path) != ".yaml" {
 			t.Errorf("%s is no manifest", path)
 			return nil
