@@ -217,7 +217,7 @@ func newShell(t *testing.T, c *cluster, safe string, server *gitserver.Server) *
 		t.Fatal(err)
 	}
 
-	cmd := exec.CommandContext(t.Context(), "bash", "-e", "-u", "-o", "pipefail", "-s")
+	cmd := exec.Command("bash", "-e", "-u", "-o", "pipefail", "-s")
 	cmd.Dir = dir
 	cmd.Env = append(c.cp.KubectlEnv(c.cp.Kubeconfig()),
 		"VSECM_SAFE="+safe, "REPOSITORY="+server.URL+"/secrets.git", "CREDENTIALS="+credentials, "TMPDIR="+dir,
@@ -243,7 +243,10 @@ func newShell(t *testing.T, c *cluster, safe string, server *gitserver.Server) *
 		}
 	}()
 	t.Cleanup(func() {
-		_ = stdin.Close()
+		_ = stdin.Close() // which ends it
+		if t.Failed() {
+			_ = cmd.Process.Kill() // whatever it waits for
+		}
 		for range s.lines { // until it has ended
 		}
 		if err := cmd.Wait(); err != nil && !t.Failed() {
