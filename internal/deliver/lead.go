@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/util/workqueue"
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
+	"github.com/vsecm/kubectl-vsecm/internal/kubestore"
 	"github.com/vsecm/kubectl-vsecm/internal/store"
 )
 
@@ -51,10 +52,12 @@ type lead struct {
 	unsaved map[store.Key]unsaved
 }
 
-// unsaved is a delivery that is not in the object's status yet.
+// unsaved is what is known of an object that is not in its status yet.
 type unsaved struct {
-	object types.UID
-	secret v1alpha1.DeliveredSecret
+	object     types.UID
+	generation int64
+	keyIDs     []string // that generation's, all of which opens; nil if that is not known
+	secret     *v1alpha1.DeliveredSecret
 }
 
 func newLead(c *Controller) *lead {
@@ -212,26 +215,30 @@ func (l *lead) leave(namespace string) {
 	}
 }
 
-// delivered returns the Secret that the object is known to have been delivered as, or nil.
-func (l *lead) delivered(key store.Key, object types.UID, status *v1alpha1.EncryptedSecretStatus) *v1alpha1.DeliveredSecret {
+// known returns what is known of the object of key, beyond its newest status.
+func (l *lead) known(key store.Key, standing kubestore.Standing) unsaved {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if u, ok := l.unsaved[key]; ok && u.object == object {
-		return &u.secret
+	if u, ok := l.unsaved[key]; ok && u.object == standing.UID {
+		return u
 	}
-	if status == nil {
-		return nil
+	u := unsaved{object: standing.UID}
+	if s := standing.Status; s != nil {
+		u.generation, u.keyIDs, u.secret = s.ObservedGeneration, s.KeyIDs, s.Secret
 	}
-	return status.Secret
+	return u
 }
 
-// remember keeps what was delivered until it is in the status; nil: it is.
-func (l *lead) remember(key store.Key, object types.UID, secret *v1alpha1.DeliveredSecret) {
+// remember keeps what is known until it is in the status.
+func (l *lead) remember(key store.Key, u unsaved) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if secret == nil {
-		delete(l.unsaved, key)
-		return
-	}
-	l.unsaved[key] = unsaved{object, *secret}
+	l.unsaved[key] = u
+}
+
+// saved forgets what is in the status of the object of key now.
+func (l *lead) saved(key store.Key) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.unsaved, key)
 }

@@ -93,8 +93,12 @@ func (c *Controller) holds(id string) bool {
 	return held
 }
 
-// openedBefore tells whether status says that the values of o open, as they do still.
-func (c *Controller) openedBefore(o *v1alpha1.EncryptedSecret, status *v1alpha1.EncryptedSecretStatus) bool {
-	return status != nil && status.ObservedGeneration == o.Generation && len(status.KeyIDs) > 0 &&
-		!slices.ContainsFunc(status.KeyIDs, func(id string) bool { return !c.holds(id) })
+// openedBefore returns the root keys of the values, if it is known that they open, as they do still; else nil.
+func (r *round) openedBefore() []string {
+	ids := r.before.keyIDs
+	if r.before.generation != r.object.Generation || len(ids) == 0 ||
+		slices.ContainsFunc(ids, func(id string) bool { return !r.l.c.holds(id) }) {
+		return nil
+	}
+	return ids
 }

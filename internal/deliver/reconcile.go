@@ -33,6 +33,7 @@ type round struct {
 	object   *v1alpha1.EncryptedSecret
 	standing kubestore.Standing
 	era      uint64
+	before   unsaved // what was known when the round began
 
 	verdict condition.Verdict
 	keyIDs  []string // of what opens; nil if not all of it does
@@ -84,7 +85,8 @@ func (l *lead) begin(ctx context.Context, key store.Key) (*round, bool, error) {
 		if r.standing, ok = l.c.config.Store.Standing(key); !ok {
 			return nil, false, nil
 		}
-		r.secret = l.delivered(key, r.standing.UID, r.standing.Status)
+		r.before = l.known(key, r.standing)
+		r.secret = r.before.secret
 		if r.standing.Fault != nil {
 			return r, true, nil
 		}
@@ -103,11 +105,12 @@ func (l *lead) begin(ctx context.Context, key store.Key) (*round, bool, error) {
 	return nil, true, errRetry
 }
 
-// keep remembers what was delivered, though nothing is told of it.
+// keep remembers what was found out, though it is not in the status.
 func (r *round) keep() {
-	if was := r.l.delivered(r.key, r.standing.UID, r.standing.Status); r.secret != nil && (was == nil || *was != *r.secret) {
-		r.l.remember(r.key, r.standing.UID, r.secret)
+	if r.object == nil || r.keyIDs == nil && r.secret == r.before.secret {
+		return
 	}
+	r.l.remember(r.key, unsaved{object: r.standing.UID, generation: r.object.Generation, keyIDs: r.keyIDs, secret: r.secret})
 }
 
 func (r *round) fail(state condition.State, reason, format string, args ...any) {
@@ -126,13 +129,12 @@ func (r *round) undecodable() {
 // judge sees that all values open, unless that is known: Unreadable or KeyNotHeld if not. It returns them if they are
 // to be kept, and whether they open.
 func (r *round) judge(keep bool) (values, bool) {
-	if !keep && r.l.c.openedBefore(r.object, r.standing.Status) {
-		r.keyIDs = r.standing.Status.KeyIDs
+	if r.keyIDs = r.openedBefore(); !keep && r.keyIDs != nil {
 		return nil, true
 	}
 	all := r.l.c.openAll(r.object, keep)
 	if all.fault != nil {
-		r.verdict = *all.fault
+		r.keyIDs, r.verdict = nil, *all.fault
 		if !all.retry.IsZero() {
 			r.after = max(time.Second, all.retry.Sub(r.l.c.config.Now()))
 		}
@@ -264,7 +266,7 @@ func (l *lead) tookAway(key store.Key, m secretMeta) {
 
 // gone deletes the Secret of an object that is gone, where Kubernetes has not yet.
 func (l *lead) gone(ctx context.Context, key store.Key) (time.Duration, error) {
-	l.remember(key, "", nil)
+	l.saved(key)
 	l.c.forget(key, l.c.noted(key))
 	defer l.leave(key.Namespace)
 	room := l.room(key.Namespace)

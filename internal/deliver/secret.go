@@ -37,7 +37,7 @@ func (r *round) deliver(ctx context.Context) {
 			r.delivered()
 		}
 	case r.paused(), r.stillTheirs(ctx, now):
-		r.keyIDs = r.opensAsBefore()
+		r.keyIDs = r.openedBefore()
 	default:
 		r.write(ctx, room, now)
 	}
@@ -45,14 +45,6 @@ func (r *round) deliver(ctx context.Context) {
 
 func (r *round) delivered() {
 	r.fail(condition.Current, ReasonDelivered, "delivered as Secret %s", r.key)
-}
-
-// opensAsBefore returns the key ids of the status, if they are true still.
-func (r *round) opensAsBefore() []string {
-	if r.l.c.openedBefore(r.object, r.standing.Status) {
-		return r.standing.Status.KeyIDs
-	}
-	return nil
 }
 
 // upToDate tells whether the Secret is as the object's generation was delivered, and nobody has touched it

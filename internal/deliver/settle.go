@@ -41,7 +41,7 @@ func (r *round) settle(ctx context.Context) (time.Duration, error) {
 		}
 		r.announce(was, verdict)
 	}
-	r.l.remember(r.key, r.standing.UID, nil)
+	r.l.saved(r.key)
 	c.forget(r.key, noted)
 	r.l.leave(r.key.Namespace)
 	return r.then()

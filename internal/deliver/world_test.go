@@ -327,7 +327,7 @@ type wire struct {
 	mu     sync.Mutex
 	next   http.RoundTripper
 	sent   map[string]int // METHOD PATH to how often
-	refuse func(*http.Request) int
+	answer func(r *http.Request, body []byte) (code int, text string)
 }
 
 func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -337,19 +337,25 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 		line = "WATCH " + r.URL.Path
 	}
 	w.sent[line]++
-	refuse, code := w.refuse, 0
+	answer := w.answer
 	w.mu.Unlock()
-	if refuse != nil {
-		code = refuse(r)
+	if answer == nil {
+		return w.next.RoundTrip(r)
 	}
+	var sent []byte
+	if r.Body != nil {
+		var err error
+		if sent, err = io.ReadAll(r.Body); err != nil {
+			return nil, err
+		}
+		_ = r.Body.Close()
+		r = r.Clone(r.Context())
+		r.Body = io.NopCloser(bytes.NewReader(sent))
+	}
+	code, body := answer(r, sent)
 	if code == 0 {
 		return w.next.RoundTrip(r)
 	}
-	if r.Body != nil {
-		_, _ = io.Copy(io.Discard, r.Body)
-		_ = r.Body.Close()
-	}
-	body := fmt.Sprintf(`{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"InternalError","code":%d,"message":"no"}`, code)
 	return &http.Response{
 		StatusCode: code, Status: http.StatusText(code), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(body)), Request: r,
@@ -358,9 +364,17 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // refusing has requests refused from now on for which code returns the code of a status; nil: none.
 func (w *wire) refusing(code func(*http.Request) int) {
+	w.answering(func(r *http.Request, _ []byte) (int, string) {
+		c := code(r)
+		return c, fmt.Sprintf(`{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"InternalError","code":%d,"message":"no"}`, c)
+	})
+}
+
+// answering has requests answered from now on by answer, unless that returns zero; nil: none.
+func (w *wire) answering(answer func(r *http.Request, body []byte) (code int, text string)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.refuse = code
+	w.answer = answer
 }
 
 // requests returns what was sent since the last call, as lines.
@@ -444,7 +458,14 @@ func (w *world) safe(t testing.TB, options ...func(*deliver.Config)) *safe {
 
 func (s *safe) unseal(t testing.TB, keys ...*unseal.RootKey) {
 	t.Helper()
-	keyring, err := unseal.NewKeyring(keys[0], keys[1:]...)
+	own := make([]*unseal.RootKey, len(keys)) // a gate wipes its keys when it shuts
+	for i, key := range keys {
+		var err error
+		if own[i], err = unseal.Parse(key.Text()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	keyring, err := unseal.NewKeyring(own[0], own[1:]...)
 	if err != nil {
 		t.Fatal(err)
 	}
