@@ -82,9 +82,9 @@ func splitCommit(raw []byte) (*signedCommit, error) {
 		if !dropped {
 			c.payload = append(c.payload, line...)
 		}
-		if len(c.signature) > maxSignature {
-			return nil, fmt.Errorf("%w: signature of more than %d bytes", ErrLimit, maxSignature)
-		}
+	}
+	if len(c.signature) > maxSignature {
+		return nil, fmt.Errorf("%w: signature of more than %d bytes", ErrLimit, maxSignature)
 	}
 	c.payload = append(append(c.payload, '\n'), body...)
 	if err := inOrder(names); err != nil {
