@@ -78,8 +78,9 @@ type Controller struct {
 	config Config
 	listed chan struct{} // closed when all GitSources are known
 	hints  *hints
-	// sources are those that run.
+	// sources are those that run; whoever changes them holds living.
 	sources atomic.Pointer[[]*reconcile.Source]
+	living  gosync.Mutex
 
 	mu      gosync.Mutex
 	known   map[store.Key]*received
@@ -220,6 +221,8 @@ func (c *Controller) runners() ([]*runner, bool) {
 
 // live notes which sources run.
 func (c *Controller) live() {
+	c.living.Lock()
+	defer c.living.Unlock()
 	runners, _ := c.runners()
 	var sources []*reconcile.Source
 	for _, r := range runners {

@@ -1,6 +1,9 @@
 package gitsource_test
 
 import (
+	"bufio"
+	"bytes"
+	"io"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -67,4 +70,36 @@ func (r *rounds) more(n int64) bool {
 	}
 	r.since.Store(now)
 	return true
+}
+
+// corrupt replaces text in what the API server answers to lists and watches of GitSources, which are lines.
+func (w *world) corrupt(from, to string) {
+	faulty := func(next http.RoundTripper, r *http.Request) (*http.Response, error) {
+		answer, err := next.RoundTrip(r)
+		if err == nil && strings.Contains(r.URL.Path, "/gitsources") {
+			answer.Body = &replacing{bufio.NewReader(answer.Body), answer.Body, nil, from, to}
+		}
+		return answer, err
+	}
+	w.faulty.Store(&faulty)
+}
+
+type replacing struct {
+	*bufio.Reader
+	io.Closer
+	line     []byte
+	from, to string
+}
+
+func (r *replacing) Read(p []byte) (int, error) {
+	if len(r.line) == 0 {
+		line, err := r.ReadBytes('\n')
+		if len(line) == 0 {
+			return 0, err
+		}
+		r.line = bytes.ReplaceAll(line, []byte(r.from), []byte(r.to))
+	}
+	n := copy(p, r.line)
+	r.line = r.line[n:]
+	return n, nil
 }

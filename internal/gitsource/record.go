@@ -44,6 +44,8 @@ type record struct {
 	status v1alpha1.GitSourceStatus
 	// written is the status as the API server has it, encoded; nil if that is not known.
 	written []byte
+	// stands is the revision in the status that the API server has, as far as is known.
+	stands string
 }
 
 var _ reconcile.Journal = (*record)(nil)
@@ -53,21 +55,30 @@ var _ reconcile.Journal = (*record)(nil)
 func openRecord(ctx context.Context, client *kube.Client, key store.Key) (*record, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	r, err := readSource(ctx, client, key)
+	if err != nil {
+		return nil, err
+	}
+	now := &record{client: client, key: key, uid: r.UID, status: r.status, stands: r.status.Revision}
+	if now.written, err = json.Marshal(&now.status); err != nil {
+		return nil, err
+	}
+	return now, nil
+}
+
+// readSource asks the API server for a GitSource.
+func readSource(ctx context.Context, client *kube.Client, key store.Key) (*received, error) {
 	data, err := answerOf(client.VSecM.Get().Namespace(key.Namespace).Resource(v1alpha1.ResourceGitSources).Name(key.Name).Do(ctx))
 	if apierrors.IsNotFound(err) {
 		return nil, errReplaced
 	} else if err != nil {
 		return nil, fmt.Errorf("reading GitSource %s: %w", key, kube.Plain(err))
 	}
-	var r received
-	if err := json.Unmarshal(data, &r); err != nil {
+	r := &received{}
+	if err := json.Unmarshal(data, r); err != nil {
 		return nil, fmt.Errorf("reading GitSource %s: %w", key, err)
 	}
-	now := &record{client: client, key: key, uid: r.UID, status: r.status}
-	if now.written, err = json.Marshal(&now.status); err != nil {
-		return nil, err
-	}
-	return now, nil
+	return r, nil
 }
 
 // Load implements [reconcile.Journal].
@@ -135,6 +146,11 @@ func (r *record) handled() string {
 }
 
 // write brings the API server up to date. r.mu is held.
+//
+// It writes on condition that the GitSource is the same, and that the revision is the one which was read or written here
+// last: what a leader sent that has lost the Lease may arrive late, and must not take the next
+// one's record back. That is what a JSON patch can demand; of a status that is applied or merged, the API server
+// overlooks the UID, and a resource version would change with the spec.
 func (r *record) write(ctx context.Context) error {
 	status, err := json.Marshal(&r.status)
 	if err != nil {
@@ -143,12 +159,16 @@ func (r *record) write(ctx context.Context) error {
 	if bytes.Equal(status, r.written) {
 		return nil
 	}
-	body, err := json.Marshal(map[string]any{
-		"apiVersion": v1alpha1.APIVersion,
-		"kind":       v1alpha1.KindGitSource,
-		"metadata":   map[string]any{"namespace": r.key.Namespace, "name": r.key.Name, "uid": r.uid},
-		"status":     json.RawMessage(status),
-	})
+	type operation struct {
+		Op    string `json:"op"`
+		Path  string `json:"path"`
+		Value any    `json:"value"`
+	}
+	patch := []operation{{"test", "/metadata/uid", r.uid}}
+	if r.stands != "" {
+		patch = append(patch, operation{"test", "/status/revision", r.stands})
+	}
+	body, err := json.Marshal(append(patch, operation{"add", "/status", json.RawMessage(status)}))
 	if err != nil {
 		return err
 	}
@@ -158,17 +178,36 @@ func (r *record) write(ctx context.Context) error {
 	if err := errors.Join(r.lease.Err(), ctx.Err()); err != nil {
 		return err
 	}
-	force := true
 	r.written = nil
-	_, err = answerOf(r.client.VSecM.Patch(types.ApplyPatchType).Namespace(r.key.Namespace).Resource(v1alpha1.ResourceGitSources).
+	_, err = answerOf(r.client.VSecM.Patch(types.JSONPatchType).Namespace(r.key.Namespace).Resource(v1alpha1.ResourceGitSources).
 		Name(r.key.Name).SubResource("status").
-		VersionedParams(&metav1.PatchOptions{FieldManager: kubestore.StatusManager, Force: &force}, kube.ParameterCodec).Body(body).Do(ctx))
+		VersionedParams(&metav1.PatchOptions{FieldManager: kubestore.StatusManager}, kube.ParameterCodec).Body(body).Do(ctx))
 	switch {
-	case apierrors.IsNotFound(err) || apierrors.IsConflict(err): // the UID is another
+	case apierrors.IsNotFound(err):
 		return errReplaced
+	case apierrors.IsInvalid(err):
+		return r.refused(ctx, err)
 	case err != nil:
 		return fmt.Errorf("writing the status of GitSource %s: %w", r.key, kube.Plain(err))
 	}
-	r.written = status
+	r.written, r.stands = status, r.status.Revision
 	return nil
+}
+
+// errOvertaken says that somebody else has written the revision.
+var errOvertaken = errors.New("somebody else has changed the record in the status of the GitSource: it is written again if this replica still leads")
+
+// refused finds out why a write was not done. r.mu is held.
+func (r *record) refused(ctx context.Context, err error) error {
+	now, readErr := readSource(ctx, r.client, r.key)
+	switch {
+	case readErr != nil:
+		return readErr
+	case now.UID != r.uid:
+		return errReplaced
+	case now.status.Revision != r.stands:
+		r.stands = now.status.Revision
+		return errOvertaken
+	}
+	return fmt.Errorf("writing the status of GitSource %s: %w", r.key, kube.Plain(err))
 }

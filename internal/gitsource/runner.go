@@ -204,10 +204,14 @@ func (r *runner) build(ctx context.Context, wanted *settings, retry bool) time.D
 		return 0
 	}
 	if err != nil {
-		r.attempt = attempt{settings: wanted, read: read, next: r.c.now().Add(r.c.config.Retry)}
+		wait := r.c.config.Retry
+		if unusable != nil && unusable.passes() {
+			wait = min(wait, unreadPause)
+		}
+		r.attempt = attempt{settings: wanted, read: read, next: r.c.now().Add(wait)}
 		r.say(verdictOfBuild(err, wanted))
 		r.followed()
-		return r.c.config.Retry
+		return wait
 	}
 	r.attempt = attempt{}
 	r.mu.Lock()
