@@ -16,6 +16,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -340,10 +341,10 @@ func TestOnlyPathsOfSourcesAreWebhooks(t *testing.T) {
 }
 
 // A zeros is a body without an end, which tells how much of it was taken.
-type zeros struct{ n int64 }
+type zeros struct{ n atomic.Int64 }
 
 func (z *zeros) Read(b []byte) (int, error) {
-	z.n += int64(len(b))
+	z.n.Add(int64(len(b)))
 	return len(b), nil
 }
 
@@ -354,7 +355,7 @@ func TestAHugePayloadIsNotTakenIn(t *testing.T) {
 	defer server.Close()
 	client := server.Client()
 	defer client.CloseIdleConnections()
-	send := func(length int64, name string) (*http.Response, error, int64) {
+	send := func(length int64, name string) (*http.Response, int64, error) {
 		body := &zeros{}
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL+Path+name, io.LimitReader(body, huge))
 		if err != nil {
@@ -365,14 +366,14 @@ func TestAHugePayloadIsNotTakenIn(t *testing.T) {
 		if err == nil {
 			_ = resp.Body.Close()
 		}
-		return resp, err, body.n
+		return resp, body.n.Load(), err
 	}
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	for _, name := range []string{"shop/github", "shop/none"} {
 		for _, length := range []int64{huge, -1} {
 			// Who is still writing may see a broken connection instead of the answer.
-			resp, err, taken := send(length, name)
+			resp, taken, err := send(length, name)
 			if err == nil && (resp.StatusCode != http.StatusRequestEntityTooLarge || !resp.Close) {
 				t.Errorf("%s, length %d: %s, closed: %v", name, length, resp.Status, resp.Close)
 			}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -44,24 +45,24 @@ func TestNobodyLeavesAPushToAHintThatHasBegun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		turns := newTurns(time.Now)
 		done := make(chan struct{})
-		hints := 0
+		var hints atomic.Int64
 		var running sync.WaitGroup
 		running.Go(func() {
-			_ = turns.take("shop/a", func() error { hints++; <-done; return nil })
+			_ = turns.take("shop/a", func() error { hints.Add(1); <-done; return nil })
 		})
 		synctest.Wait()
 		running.Go(func() {
-			_ = turns.take("shop/a", func() error { hints++; return errors.New("it did not work") })
+			_ = turns.take("shop/a", func() error { hints.Add(1); return errors.New("it did not work") })
 		})
 		running.Go(func() { _ = turns.take("shop/b", func() error { return nil }) })
 		synctest.Wait()
-		if hints != 1 {
-			t.Errorf("%d hints", hints)
+		if hints.Load() != 1 {
+			t.Errorf("%d hints", hints.Load())
 		}
 		time.Sleep(hintEvery)
 		synctest.Wait()
-		if hints != 2 {
-			t.Errorf("%d hints", hints)
+		if hints.Load() != 2 {
+			t.Errorf("%d hints", hints.Load())
 		}
 		close(done)
 		running.Wait()
