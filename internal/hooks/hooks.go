@@ -56,6 +56,10 @@ const (
 	// hintTimeout bounds how long a source may take to be told. Forges wait for ten seconds.
 	hintTimeout = 8 * time.Second
 
+	// proofTime is how long it takes at least to be told that a request proves nothing: longer than it
+	// takes to read a Secret, which is done for sources that exist alone.
+	proofTime = 200 * time.Millisecond
+
 	failEvery = 100 * time.Millisecond
 	failBurst = 100
 	// lineEvery is how often Safe's log says that a source's requests are refused.
@@ -78,7 +82,7 @@ type Target struct {
 type Sources interface {
 	// Hook returns a source's webhook. Errors: [ErrNoHook]; any other means that it is not
 	// known, such as that its Secret cannot be read. It is called for whatever
-	// anybody sends, so it must answer from memory.
+	// anybody sends, so it must answer from memory nearly always.
 	Hook(ctx context.Context, namespace, name string) (Target, error)
 	// Hint has the source look at its repository soon.
 	Hint(ctx context.Context, namespace, name string) error
@@ -112,7 +116,8 @@ type handler struct {
 	lines    *attempts.Attempts // in Safe's log, by source
 	turns    turns
 
-	now func() time.Time
+	now   func() time.Time
+	after func(time.Duration) <-chan time.Time
 }
 
 // New returns the handler of all webhooks, and registers its metric.
@@ -130,6 +135,7 @@ func newHandler(sources Sources, log *slog.Logger, reg prometheus.Registerer) *h
 		failures: attempts.New(failEvery, failBurst, attempts.Most),
 		lines:    attempts.New(lineEvery, 1, attempts.Most),
 		now:      time.Now,
+		after:    time.After,
 	}
 	h.turns = newTurns(func() time.Time { return h.now() })
 	for _, result := range results {
@@ -172,6 +178,7 @@ func (q *request) serve() {
 		q.refuse(tooMany, problem.TooManyRequests, "too many requests from this address proved nothing")
 		return
 	}
+	began := q.now()
 	result := q.verify()
 	switch result {
 	case accepted:
@@ -184,6 +191,12 @@ func (q *request) serve() {
 		q.refuse(result, problem.BadRequest, "the payload broke off, or did not come in time")
 	default:
 		q.failures.Take(q.from, q.now())
+		if wait := proofTime - q.now().Sub(began); wait > 0 {
+			select {
+			case <-q.after(wait):
+			case <-q.r.Context().Done():
+			}
+		}
 		q.refuse(result, problem.Unauthorized, "there is no such webhook, or the signature is not right for it")
 	}
 }

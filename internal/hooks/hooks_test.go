@@ -43,6 +43,7 @@ type sources struct {
 	asked   int
 	hints   []string
 	hint    func(context.Context) error
+	look    func() // as long as Hook takes
 }
 
 var errUnreadable = errors.New("the Secret cannot be read")
@@ -51,6 +52,9 @@ func (s *sources) Hook(_ context.Context, namespace, name string) (Target, error
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asked++
+	if s.look != nil {
+		s.look()
+	}
 	t, ok := s.targets[namespace+"/"+name]
 	switch {
 	case !ok:
@@ -85,6 +89,8 @@ type rig struct {
 	t   testing.TB
 	log *bytes.Buffer
 	at  time.Time
+	// waits are how long answers were held back.
+	waits []time.Duration
 }
 
 func newRig(t testing.TB) *rig {
@@ -103,6 +109,12 @@ func newRig(t testing.TB) *rig {
 	}}, t: t, log: &bytes.Buffer{}, at: time.Unix(1_000_000, 0)}
 	r.handler = newHandler(r.sources, slog.New(slog.NewTextHandler(r.log, nil)), prometheus.NewRegistry())
 	r.now = func() time.Time { return r.at }
+	r.handler.after = func(d time.Duration) <-chan time.Time {
+		r.waits = append(r.waits, d)
+		now := make(chan time.Time)
+		close(now)
+		return now
+	}
 	r.turns.after = func(d time.Duration) <-chan time.Time {
 		t.Errorf("somebody waits for %v", d)
 		now := make(chan time.Time)
@@ -289,6 +301,26 @@ func (r *countedReader) Read(b []byte) (int, error) {
 	n, err := r.Reader.Read(b)
 	r.n += n
 	return n, err
+}
+
+// Finding out that a source exists takes a while now and then: its Secret is read.
+func TestARefusalTakesAsLongWhateverWasLookedUp(t *testing.T) {
+	r := newRig(t)
+	for to, looking := range map[string]time.Duration{"shop/none": 0, "shop/github": 30 * time.Millisecond} {
+		r.waits, r.look = nil, func() { r.at = r.at.Add(looking) }
+		began := r.at
+		if resp := r.send(to, strings.NewReader(push)); resp.StatusCode != http.StatusUnauthorized {
+			t.Error(resp.Status)
+		}
+		if len(r.waits) != 1 || r.at.Sub(began)+r.waits[0] != proofTime {
+			t.Errorf("%s: it took %v, and then %v", to, r.at.Sub(began), r.waits)
+		}
+	}
+	r.waits = nil
+	r.send("shop/github", strings.NewReader(push), "X-Hub-Signature-256", "sha256="+sum(secret, push))
+	if len(r.waits) > 0 {
+		t.Errorf("who is right waits for %v", r.waits)
+	}
 }
 
 func TestAForgesTestIsAnsweredAndHintsNothing(t *testing.T) {
