@@ -39,30 +39,49 @@ func (s *Store) Standing(key store.Key) (Standing, bool) {
 
 // WriteStatus makes status that of the object of key with that UID. One that is gone, or that
 // another one has taken the place of, is [store.ErrNotFound]. Its further errors are those of
-// [Store.Apply].
+// [Store.Apply]. To an object that is not as the CRD has it, which an older CRD let through, the API
+// server writes no status either.
 func (s *Store) WriteStatus(ctx context.Context, key store.Key, uid types.UID, status *v1alpha1.EncryptedSecretStatus) error {
 	if err := s.wait(ctx); err != nil {
 		return err
 	}
+	defer s.writing.Lock(key)()
+	for range tries {
+		now, _ := s.look(key)
+		if now.uid != uid {
+			return fmt.Errorf("status of %s: %w", key, store.ErrNotFound)
+		}
+		r, err := s.patchStatus(ctx, key, now, status)
+		switch {
+		case err == nil:
+			s.saw(r)
+			return nil
+		case apierrors.IsNotFound(err):
+			return fmt.Errorf("status of %s: %w", key, store.ErrNotFound)
+		case !apierrors.IsConflict(err):
+			return refusal(ctx, "writing the status of "+key.String(), err)
+		}
+		if err := s.lookAgain(ctx, key, now); err != nil {
+			return fmt.Errorf("writing the status of %s: %w", key, err)
+		}
+	}
+	return fmt.Errorf("writing the status of %s: %w", key, ErrBusy)
+}
+
+// patchStatus writes status, if the object is still the one that is known as now. For that its resource version
+// has to be named: what is written to a status is not held against the object's UID.
+func (s *Store) patchStatus(ctx context.Context, key store.Key, now known, status *v1alpha1.EncryptedSecretStatus) (*received, error) {
 	body, err := json.Marshal(map[string]any{
 		"apiVersion": v1alpha1.APIVersion,
 		"kind":       v1alpha1.KindEncryptedSecret,
-		"metadata":   map[string]any{"namespace": key.Namespace, "name": key.Name, "uid": uid},
+		"metadata":   map[string]any{"namespace": key.Namespace, "name": key.Name, "uid": now.uid, "resourceVersion": now.version},
 		"status":     status,
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	force := true
 	r := &received{}
 	err = s.do(ctx, at(s.source.client.Patch(types.ApplyPatchType), key).SubResource("status").
-		VersionedParams(&metav1.PatchOptions{FieldManager: StatusManager, Force: &force}, kube.ParameterCodec).Body(body), r)
-	switch {
-	case apierrors.IsNotFound(err) || apierrors.IsConflict(err): // the UID is another
-		return fmt.Errorf("status of %s: %w", key, store.ErrNotFound)
-	case err != nil:
-		return refusal(ctx, "writing the status of "+key.String(), err)
-	}
-	s.saw(r)
-	return nil
+		VersionedParams(&metav1.PatchOptions{FieldManager: StatusManager, Force: new(true)}, kube.ParameterCodec).Body(body), r)
+	return r, err
 }
