@@ -47,6 +47,8 @@ type lead struct {
 	ctx     context.Context // of the rooms
 	running sync.WaitGroup  // the rooms
 
+	undecodable sync.Map // of store.Key to what was told
+
 	mu      sync.Mutex
 	rooms   map[string]*room
 	unsaved map[store.Key]unsaved
@@ -106,6 +108,14 @@ func (l *lead) saw(e store.Event) {
 		l.want(e.Key, false)
 		l.look(e.Key)
 	case store.Synced:
+		l.lookAtFaults()
+	}
+}
+
+// lookAtFaults looks at the objects that cannot be decoded.
+func (l *lead) lookAtFaults() {
+	for _, f := range l.c.config.Store.Faults() {
+		l.look(f.Key)
 	}
 }
 
@@ -119,19 +129,13 @@ func (l *lead) asks(o *v1alpha1.EncryptedSecret) bool {
 func (l *lead) lookAgain(ctx context.Context) {
 	ticker := time.NewTicker(faultsEvery)
 	defer ticker.Stop()
-	for faults := true; ; {
-		if faults {
-			for _, f := range l.c.config.Store.Faults() {
-				l.look(f.Key)
-			}
-		}
+	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			faults = true
+			l.lookAtFaults()
 		case <-l.retry:
-			faults = false
 			objects, err := l.c.config.Store.List(ctx)
 			if err != nil {
 				return // ctx has ended, or the store was closed

@@ -60,7 +60,7 @@ func (l *lead) reconcile(ctx context.Context, key store.Key) (time.Duration, err
 	case !exists:
 		return l.gone(ctx, key)
 	case r.standing.Fault != nil:
-		r.undecodable()
+		return 0, r.undecodable(ctx)
 	case r.era == 0:
 		return 0, nil // who unseals asks for a look at everything
 	case l.asks(r.object):
@@ -71,7 +71,7 @@ func (l *lead) reconcile(ctx context.Context, key store.Key) (time.Duration, err
 	if ctx.Err() != nil {
 		return 0, ctx.Err()
 	}
-	if r.standing.Fault == nil && l.c.config.Era() != r.era {
+	if l.c.config.Era() != r.era {
 		r.quiet = true // what was found while keys were taken away is no finding
 	}
 	return r.settle(ctx)
@@ -121,9 +121,18 @@ func (r *round) tell(warning bool, reason, format string, args ...any) {
 	r.events = append(r.events, happening{warning, reason, fmt.Sprintf(format, args...)})
 }
 
-// undecodable: Ready=False, Stalled, Undecodable.
-func (r *round) undecodable() {
+// undecodable: Ready=False, Stalled, Undecodable, if the API server writes a status to such an object. Whether or
+// not, an event tells of it, and nothing more until the fault is another.
+func (r *round) undecodable(ctx context.Context) error {
 	r.fail(condition.Failed, ReasonUndecodable, "the object cannot be decoded, and what was known of it before stays: %v", r.standing.Fault)
+	if told, ok := r.l.undecodable.Swap(r.key, r.verdict.Message); ok && told == r.verdict.Message {
+		return nil
+	}
+	r.tell(true, r.verdict.Reason, "%s", r.verdict.Message)
+	if _, err := r.settle(ctx); err != nil && !errors.Is(err, errRetry) {
+		return err
+	}
+	return nil
 }
 
 // judge sees that all values open, unless that is known: Unreadable or KeyNotHeld if not. It returns them if they are
@@ -267,6 +276,7 @@ func (l *lead) tookAway(key store.Key, m secretMeta) {
 // gone deletes the Secret of an object that is gone, where Kubernetes has not yet.
 func (l *lead) gone(ctx context.Context, key store.Key) (time.Duration, error) {
 	l.saved(key)
+	l.undecodable.Delete(key)
 	l.c.forget(key, l.c.noted(key))
 	defer l.leave(key.Namespace)
 	room := l.room(key.Namespace)

@@ -140,7 +140,7 @@ func (r *round) unwritten(ctx context.Context, err error) (time.Duration, error)
 // announce tells of a change for the worse, and of the end of one.
 func (r *round) announce(was *v1alpha1.EncryptedSecretStatus, now condition.Verdict) {
 	before := readyReason(was)
-	if before == now.Reason {
+	if before == now.Reason || now.Reason == ReasonUndecodable { // told already
 		return
 	}
 	switch now.State {
