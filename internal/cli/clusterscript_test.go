@@ -13,6 +13,19 @@ import (
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/controlplane"
 )
 
+// create makes a namespace.
+func (w *world) create(namespace string) {
+	w.t.Helper()
+	w.kubectl(`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"`+namespace+`"}}`, "apply", "-f", "-")
+}
+
+// empty deletes what a namespace has of ours.
+func (w *world) empty(namespace string) {
+	if _, stderr, err := w.cp.RunKubectl(w.cp.Kubeconfig(), "", "delete", "encryptedsecrets,gitsources", "--all", "-n", namespace); err != nil {
+		w.t.Errorf("emptying namespace %s: %v: %s", namespace, err, stderr)
+	}
+}
+
 // The scripts of testdata/cluster have a real API server, with Safe's CRDs, and kubectl. Each has a namespace of its
 // name, which its kubeconfig says, and does what Safe would do. .home/key.txt is the key that
 // is published in the cluster.
@@ -48,6 +61,8 @@ func TestScriptsWithACluster(t *testing.T) {
 			env.Setenv("HOME", home)
 			env.Setenv("KUBECONFIG", kubeconfig)
 			env.Setenv("PATH", programs+string(os.PathListSeparator)+env.Getenv("PATH"))
+			// Other tests count what is in the cluster.
+			env.Defer(func() { w.empty(namespace) })
 			_, _, err := w.cp.RunKubectl(kubeconfig, "", "create", "namespace", namespace)
 			return err
 		},

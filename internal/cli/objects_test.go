@@ -147,7 +147,8 @@ func TestTheSourceOfAnObjectIsNamedAsSyncTakesIt(t *testing.T) {
 func TestDeletingAsksOnATerminal(t *testing.T) {
 	key := newKey(t)
 	w := install(t, key)
-	w.kubectl(`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"asks"}}`, "apply", "-f", "-")
+	w.create("asks")
+	t.Cleanup(func() { w.empty("asks") })
 	o := sealedTo(t, key)
 	o.Namespace = "asks"
 	text, err := json.Marshal(o)

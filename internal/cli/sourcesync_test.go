@@ -118,7 +118,8 @@ func TestSyncTellsWhoLacksTheRightOfAnotherWay(t *testing.T) {
 	var asked []string
 	a.leads(&asked, true)
 	b.leads(&asked, false)
-	w.kubectl(`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"annotated"}}`, "apply", "-f", "-")
+	w.create("annotated")
+	t.Cleanup(func() { w.empty("annotated") })
 	w.kubectl(sourceObject("annotated", "config", ""), "apply", "-f", "-")
 	for name, role := range map[string]string{"vito": "vsecm-viewers", "nina": ""} {
 		code, _, stderr := w.vsecm(w.person(name, role), "", "sync", "config", "-n", "annotated")
@@ -169,13 +170,13 @@ func TestStatusGivesTheOverviewOfTheCluster(t *testing.T) {
 	a.leads(&asked, false)
 	b.leads(&asked, true)
 	admin := w.cp.Kubeconfig()
-	w.kubectl("", "delete", "encryptedsecrets,gitsources", "--all", "-A")
 	code, stdout, stderr := w.vsecm(admin, "", "status")
 	if code != exitOK || !strings.Contains(stdout, "\nNo EncryptedSecrets.\n") || strings.Contains(stdout, "is old") {
 		t.Errorf("of nothing: exit code %d:\n%s%s", code, stdout, stderr)
 	}
 
-	w.kubectl(`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"overview"}}`, "apply", "-f", "-")
+	w.create("overview")
+	t.Cleanup(func() { w.empty("overview") })
 	w.kubectl(sourceObject("overview", "config", ""), "apply", "-f", "-")
 	w.kubectl(sourceObject("overview", "paused", `,"suspend":true`), "apply", "-f", "-")
 	for _, name := range []string{"one", "two", "three"} {
@@ -236,5 +237,4 @@ func TestStatusGivesTheOverviewOfTheCluster(t *testing.T) {
 	if code != exitError || !strings.Contains(stderr, "reaching Safe at https://127.0.0.1:1") || !strings.Contains(stdout, "overview    config   False") {
 		t.Errorf("without Safe: exit code %d:\n%s%s", code, stdout, stderr)
 	}
-	w.kubectl("", "delete", "encryptedsecrets,gitsources", "--all", "-n", "overview")
 }
