@@ -26,7 +26,10 @@ func TestPromise06_AFullDiskLeavesTheMirrorUsable(t *testing.T) {
 		if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &limit); err != nil {
 			t.Fatal(err)
 		}
-		fails(t, open(t, dir, sync.Remote{URL: os.Getenv("VSECM_TEST_REPO")}, sync.Limits{}), syscall.EFBIG)
+		remote := sync.Remote{
+			URL: os.Getenv("VSECM_TEST_REPO"), Identity: []byte(os.Getenv("VSECM_TEST_IDENTITY")), KnownHosts: []byte(os.Getenv("VSECM_TEST_KNOWN_HOSTS")),
+		}
+		fails(t, open(t, dir, remote, sync.Limits{}), syscall.EFBIG)
 		return
 	}
 	t.Run("files that may not grow", func(t *testing.T) {
@@ -37,7 +40,8 @@ func TestPromise06_AFullDiskLeavesTheMirrorUsable(t *testing.T) {
 			m.Close()
 			next := repo.Commit(map[string]string{"b.yaml": noise(t, 300<<10)})
 			cmd := exec.Command(os.Args[0], "-test.run=^TestPromise06_AFullDiskLeavesTheMirrorUsable$")
-			cmd.Env = append(os.Environ(), "VSECM_TEST_FULL="+dir, "VSECM_TEST_REPO="+remote.URL)
+			cmd.Env = append(os.Environ(), "VSECM_TEST_FULL="+dir, "VSECM_TEST_REPO="+remote.URL,
+				"VSECM_TEST_IDENTITY="+string(remote.Identity), "VSECM_TEST_KNOWN_HOSTS="+string(remote.KnownHosts))
 			if out, err := cmd.CombinedOutput(); err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}
