@@ -48,17 +48,26 @@ var descObjects = prometheus.NewDesc("vsecm_object_conditions",
 	"EncryptedSecrets by how they fare: condition Ready, Reconciling, Stalled, or Unknown before anybody looked, and reason. Only the replica that leads tells.",
 	[]string{"condition", "reason"}, nil)
 
+var descWaiting = prometheus.NewDesc("vsecm_delivery_waiting",
+	"EncryptedSecrets that wait to be looked at: that their values open, and that their Kubernetes Secrets are as they ask. Only the replica that leads tells.",
+	nil, nil)
+
 // An objectsCollector counts objects when it is asked, which costs nothing while nobody asks.
 type objectsCollector struct{ c *Controller }
 
 // Describe implements [prometheus.Collector].
-func (oc *objectsCollector) Describe(ch chan<- *prometheus.Desc) { ch <- descObjects }
+func (oc *objectsCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- descObjects
+	ch <- descWaiting
+}
 
 // Collect implements [prometheus.Collector].
 func (oc *objectsCollector) Collect(ch chan<- prometheus.Metric) {
-	if oc.c.leading() == nil {
+	l := oc.c.leading()
+	if l == nil {
 		return
 	}
+	ch <- prometheus.MustNewConstMetric(descWaiting, prometheus.GaugeValue, float64(l.queue.Len()))
 	// A store that has yet to read its objects would keep whoever asks waiting.
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
