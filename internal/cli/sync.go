@@ -134,6 +134,14 @@ func (o *syncOptions) target() string {
 	return "/v1/sync?" + query.Encode()
 }
 
+// account is the one that may do what is asked.
+func (o *syncOptions) account() string {
+	if o.allowDeletions+o.acceptRewrite != "" {
+		return adminAccount // override
+	}
+	return operatorAccount
+}
+
 func (o syncOptions) run(ctx context.Context) error {
 	if err := o.resolve(); err != nil {
 		return err
@@ -143,7 +151,7 @@ func (o syncOptions) run(ctx context.Context) error {
 		return err
 	}
 	defer cancel()
-	all, err := o.safe.open(ctx, operatorAccount)
+	all, err := o.safe.open(ctx, o.account())
 	if err != nil {
 		return o.advise(err)
 	}
