@@ -7,6 +7,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/vsecm/kubectl-vsecm/internal/reconcile"
+	"github.com/vsecm/kubectl-vsecm/internal/store"
 )
 
 // A Brief is how a GitSource fares as its status in the cluster says.
@@ -62,12 +63,22 @@ func (c *Controller) Statuses() []reconcile.Status {
 		switch s := live[ownerOf(key)]; {
 		case r == nil:
 		case s != nil && !s.Status().LastAttempt.IsZero():
-			all = append(all, s.Status())
+			all = append(all, inWords(key, s.Status()))
 		default:
 			all = append(all, statusOf(r))
 		}
 	}
 	return all
+}
+
+// inWords has a status say an error as the condition Ready does: the documented reason, and what to do. Who may not
+// read GitSources has no other place to find that.
+func inWords(key store.Key, st reconcile.Status) reconcile.Status {
+	if st.Error != "" {
+		v := verdictOf(key, nil, &st)
+		st.Error, st.ErrorReason = v.Message, v.Reason
+	}
+	return st
 }
 
 // statusOf says what a status in the cluster does as a source would.
@@ -82,7 +93,7 @@ func statusOf(r *received) reconcile.Status {
 		st.Revision, st.AppliedAt = s.Revision, s.AppliedAt.UTC()
 	}
 	if is := ready(s); is.Status == metav1.ConditionFalse && is.Reason != reasonFaults && is.Reason != reasonConflict && is.Reason != reasonDeletionsWait {
-		st.Error = is.Message
+		st.Error, st.ErrorReason = is.Message, is.Reason
 	}
 	st.Faults = reconcile.List[reconcile.Fault]{Total: int(s.FaultCount)}
 	for _, f := range s.Faults {

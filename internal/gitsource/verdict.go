@@ -51,7 +51,7 @@ type failure struct {
 // failures are by [reconcile.Status.ErrorReason].
 var failures = map[string]failure{
 	"authentication": {"AuthenticationFailed", condition.Failed, "put credentials that the server takes into the Secret that spec.secretRef names"},
-	"host_key":       {"HostKeyUnknown", condition.Failed, ""},
+	"host_key":       {"HostKeyUnknown", condition.Failed, "known hosts are key known_hosts of the Secret that spec.secretRef names"},
 	"certificate":    {"CertificateInvalid", condition.Failed, "have the server show another certificate, or put the one of who issued it into ca.crt of the Secret that spec.secretRef names"},
 	"address":        {"AddressRefused", condition.Failed, ""},
 	"no_repository":  {"RepositoryNotFound", condition.Failed, "correct spec.url, or let the credentials see the repository"},
