@@ -24,10 +24,11 @@ type results []result
 
 var resultLine = regexp.MustCompile(`^Benchmark(\S+?)(-\d+)?\s+\d+\s+(.*)$`)
 
-// goBenchmarks runs the benchmarks of a package that match pattern, count times,
-// and returns the medians of each in the order in which they first appeared.
-func goBenchmarks(ctx context.Context, pkg, pattern string, count int) (results, error) {
-	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", pattern, "-count", strconv.Itoa(count), pkg)
+// goBenchmarks runs the benchmarks of a package that match pattern, count times, with more
+// flags of go test, and returns the medians of each in the order in which they first appeared.
+func goBenchmarks(ctx context.Context, pkg, pattern string, count int, flags ...string) (results, error) {
+	args := append([]string{"test", "-run", "^$", "-bench", pattern, "-count", strconv.Itoa(count)}, flags...)
+	cmd := exec.CommandContext(ctx, "go", append(args, pkg)...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {

@@ -72,7 +72,7 @@ func main() {
 	bin := flag.String("bin", "bin", "folder of the product's programs")
 	tools := flag.String("tools", "", "folder of age, kubeseal and sops")
 	runs := flag.Int("runs", 31, "how often each program is run")
-	only := flag.String("only", "", "only the parts whose name contains this: one, thousand, open, sync, push, start, cluster, serve, size")
+	only := flag.String("only", "", "only the parts whose name contains this: one, thousand, open, sync, push, start, cluster, gitops, serve, size")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -112,6 +112,7 @@ func run(ctx context.Context, bin, tools string, runs int, only string) error {
 		{"push", pushToWorkload},
 		{"start", startUp},
 		{"cluster", inCluster},
+		{"gitops", gitToCluster},
 		{"serve", serveReads},
 		{"size", func(context.Context) ([]row, error) { return programs.sizes(bin) }},
 	}
