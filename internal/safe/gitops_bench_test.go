@@ -216,7 +216,7 @@ func (f *followed) firstSync() {
 		Body(source).Do(f.b.Context()).Error(); err != nil {
 		f.b.Fatal(err)
 	}
-	f.finished(5*time.Minute, func() error {
+	f.finished(10*time.Minute, func() error {
 		if got := f.metrics()[`vsecm_object_conditions{condition="Ready",reason="Delivered"}`]; got != float64(f.n) {
 			return fmt.Errorf("%v of %d are delivered", got, f.n)
 		}
