@@ -214,7 +214,7 @@ func TestSourcesAreHeard(t *testing.T) {
 	s.stop()
 	s = w.safe(t).lead(t)
 	apply(w.object(t, "db", map[string]string{"a": "2"}, delivered), "5ea1ed")
-	o = w.settled(t, "db", deliver.ReasonRefused)
+	w.settled(t, "db", deliver.ReasonRefused)
 	until(t, "delivered", func() bool { return w.dataOf(t, "db")["a"] == "2" })
 	s.Refused(source, keyOf(db), nil)
 	w.settled(t, "db", deliver.ReasonDelivered)

@@ -113,7 +113,7 @@ func (s *sshSigner) acceptable() error {
 	if _, ok := s.key.(*ssh.Certificate); ok {
 		return errors.New("certificates are not supported: list the signer's own key")
 	}
-	if s.key.Type() == ssh.InsecureKeyAlgoDSA {
+	if s.key.Type() == keyAlgoDSA {
 		return errors.New("DSA keys are too weak")
 	}
 	if k, ok := s.key.(ssh.CryptoPublicKey); ok {
