@@ -11,7 +11,7 @@ var ErrNothingWaits = errors.New("no source waits for a word on this revision")
 
 // An Override is an operator's word on what a source does not do unasked. Each
 // names one revision, and is good for nothing else; a restart before it was
-// followed forgets it.
+// followed forgets it, and so does a branch that goes on to another revision.
 type Override struct {
 	// AllowDeletions lets the deletions be done that wait at this revision,
 	// whatever they wait for.

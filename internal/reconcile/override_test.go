@@ -41,14 +41,43 @@ func TestARewriteIsAcceptedForOneRevision(t *testing.T) {
 	}
 	e.wantStored("shop/db{k=other}")
 
-	e.restart()
 	e.commit(map[string]string{"db.yaml": e.seal("shop", "db", "k=on top")})
 	e.sync()
 	e.wantStored("shop/db{k=on top}")
-	e.repo.SetHead(other)
-	if err := e.source.Sync(context.Background()); !errors.Is(err, sync.ErrRewound) {
-		t.Errorf("a revision that was accepted before: %v", err)
+	for _, before := range []string{first, other} {
+		e.repo.SetHead(before)
+		if err := e.source.Sync(context.Background()); !errors.Is(err, sync.ErrRewound) {
+			t.Errorf("a revision that was accepted before: %v", err)
+		}
+		e.wantStored("shop/db{k=on top}")
 	}
+	e.restart()
+	if err := e.source.Sync(context.Background()); !errors.Is(err, sync.ErrRewound) {
+		t.Errorf("a revision that was accepted before, after a restart: %v", err)
+	}
+}
+
+// While a word waits to be followed, a branch that has gone on takes it away.
+func TestAWordIsGoneWithTheRevisionThatItWasAbout(t *testing.T) {
+	e := newEnv(t)
+	first := e.commit(map[string]string{"db.yaml": e.seal("shop", "db", "k=one")})
+	last := e.commit(map[string]string{"db.yaml": e.seal("shop", "db", "k=two")})
+	e.sync()
+	rewound := func(to string) {
+		t.Helper()
+		e.repo.SetHead(to)
+		if err := e.source.Sync(context.Background()); !errors.Is(err, sync.ErrRewound) {
+			t.Fatal(err)
+		}
+	}
+	rewound(first)
+	if !e.source.Override(reconcile.Override{AcceptRewrite: sync.Revision(first)}) {
+		t.Fatal("did not wait for a word")
+	}
+	e.repo.SetHead(last)
+	e.sync()
+	rewound(first)
+	e.wantStored("shop/db{k=two}")
 }
 
 func TestDeletionsAreAllowedForOneRevision(t *testing.T) {

@@ -367,6 +367,9 @@ func (s *Source) owns(o *v1alpha1.EncryptedSecret) bool {
 // applied now is put aside and does not hold up the others.
 func (s *Source) advance(ctx context.Context, seen sync.Revision) error {
 	s.rewind, s.rewound = Rewind{}, ""
+	if seen != s.accepted {
+		s.accepted = "" // the word was about a branch that stood there, and has gone on since
+	}
 	if err := s.verify(ctx, seen); err != nil {
 		return err
 	}
