@@ -42,7 +42,7 @@ func (v Verify) check() (Verify, error) {
 }
 
 // A doubt is why a tip was not verified. The same tip is not looked at again before something else was
-// applied.
+// applied; time makes no difference to it.
 type doubt struct {
 	tip     sync.Revision
 	applied string
@@ -62,7 +62,9 @@ func (s *Source) verify(ctx context.Context, tip sync.Revision) error {
 	}
 	verified, err := s.judge(ctx, tip)
 	if errors.Is(err, sync.ErrUnverified) {
-		s.doubted = doubt{tip, s.applied.Revision, err}
+		if u, ok := errors.AsType[*sync.UnverifiedError](err); !ok || !u.Passes() {
+			s.doubted = doubt{tip, s.applied.Revision, err}
+		}
 	}
 	if err != nil || verified == nil {
 		return err

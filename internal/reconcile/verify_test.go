@@ -3,12 +3,14 @@ package reconcile_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vsecm/kubectl-vsecm/internal/reconcile"
 	"github.com/vsecm/kubectl-vsecm/internal/store"
@@ -250,6 +252,33 @@ func TestPromise08_ATrustThatChanged(t *testing.T) {
 				t.Errorf("status: %+v", st)
 			}
 			e.wantStored("shop/a{k=three} shop/b{k=v}")
+		})
+	}
+}
+
+// A clock that is ahead somewhere is no lasting fault: the commit is verified once its time has come.
+func TestACommitFromTheFutureIsVerifiedInItsTime(t *testing.T) {
+	for _, mode := range []string{"head", "strict"} {
+		t.Run(mode, func(t *testing.T) {
+			e := newEnv(t)
+			ada := newSigner(t, "ada")
+			e.verifying(mode, trust(t, ada), "")
+			e.signed(ada, e.a("one"))
+			e.sync()
+			// Five minutes ahead is let pass.
+			t.Setenv("GIT_COMMITTER_DATE", fmt.Sprintf("%d +0000", time.Now().Add(5*time.Minute+3*time.Second).Unix()))
+			e.signed(ada, e.a("two"))
+			for deadline := time.Now().Add(time.Minute); ; {
+				err := e.source.Sync(context.Background())
+				if err == nil {
+					break
+				}
+				if !errors.Is(err, sync.ErrUnverified) || !strings.Contains(err.Error(), "from the future") || time.Now().After(deadline) {
+					t.Fatal(err)
+				}
+				time.Sleep(50 * time.Millisecond)
+			}
+			e.wantStored("shop/a{k=two}")
 		})
 	}
 }

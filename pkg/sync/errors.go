@@ -85,9 +85,12 @@ type UnverifiedError struct {
 	// about. It holds no control characters.
 	Reason string
 
-	// passing says that time alone may change the verdict.
 	passing bool
 }
+
+// Passes reports whether time alone may change the verdict: the commit, or its
+// signature, is from the future by our clock.
+func (e *UnverifiedError) Passes() bool { return e.passing }
 
 func (e *UnverifiedError) Error() string {
 	return fmt.Sprintf("%v: %s: %s", ErrUnverified, e.Revision, e.Reason)
