@@ -26,7 +26,7 @@ type Observer interface {
 	Applied(source string, key store.Key, revision sync.Revision)
 	// Refused tells why an object is not what its source declares, if the source knows one of that name: it
 	// stays as it was. No faults: it is not refused any longer. Told when that changes, and once in
-	// a process.
+	// a process; not told of namespaces that the source may not deliver into.
 	Refused(source string, key store.Key, faults []*encrypt.Fault)
 	// Restored tells that somebody else had [Edited] or [Deleted] an object, and that it was put back.
 	Restored(source string, key store.Key, how string)
@@ -40,7 +40,7 @@ func (s *Source) blame(ctx context.Context, faults []*encrypt.Fault, skips []syn
 	}
 	now := make(map[store.Key][]*encrypt.Fault)
 	for _, f := range faults {
-		if f.Namespace != "" && f.Name != "" {
+		if f.Namespace != "" && f.Name != "" && s.concerns(store.Key{Namespace: f.Namespace, Name: f.Name}) {
 			now[store.Key{Namespace: f.Namespace, Name: f.Name}] = nil
 		}
 	}
@@ -52,6 +52,7 @@ func (s *Source) blame(ctx context.Context, faults []*encrypt.Fault, skips []syn
 	}
 	for key, r := range s.refused {
 		switch {
+		case !s.concerns(key):
 		case len(r.faults) > 0:
 			now[key] = r.faults // of these, faults may only hold some
 		case now[key] == nil && s.blamed[key] != nil:
@@ -78,6 +79,13 @@ func (s *Source) blame(ctx context.Context, faults []*encrypt.Fault, skips []syn
 		}
 	}
 	s.blamed = now
+}
+
+// concerns tells whether the observer hears of an object. Of others' namespaces a repository may declare what it
+// likes: that is told of the source, and must not get to where they look at their own.
+func (s *Source) concerns(key store.Key) bool {
+	_, owned := s.owned[key]
+	return owned || s.mayDeliver(key.Namespace)
 }
 
 // blameFiles finds what is wrong with the files that objects stand in for which no document speaks any

@@ -108,6 +108,27 @@ func TestTheObserverLearnsWhatBecomesOfObjects(t *testing.T) {
 	})
 }
 
+// Others look at their own objects, and what a repository says of those is not for it to put there.
+func TestTheObserverHearsNothingOfOthersNamespaces(t *testing.T) {
+	e := newEnv(t)
+	e.config.Namespaces = []string{"shop"}
+	e.restart()
+	theirs := encrypt.ReadManifests("x", []byte(e.seal("bank", "theirs", "k=v")), "").Objects[0].Object
+	if _, err := e.store.Apply(context.Background(), "bank.own", theirs); err != nil {
+		t.Fatal(err)
+	}
+	e.commit(map[string]string{
+		"call 0900 at once.yaml": e.seal("bank", "theirs", "k=w"),
+		"malformed.yaml":         strings.Replace(e.seal("bank", "theirs", "k=w"), "spec:", "spec:\n  colour: red", 1),
+		"later.yaml":             e.seal("bank", "not-there-yet", "k=w"),
+		"own.yaml":               strings.Replace(e.seal("shop", "own", "k=v"), "spec:", "spec:\n  colour: red", 1),
+	})
+	if st := e.sync(); st.Faults.Total < 3 {
+		t.Errorf("faults: %+v", st.Faults)
+	}
+	e.wantTold("refused shop/own [own.yaml:5]")
+}
+
 // A callback may ask the source anything.
 func TestReportedHoldsNoLock(t *testing.T) {
 	e := newEnv(t)
