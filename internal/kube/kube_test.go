@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 )
@@ -63,5 +65,20 @@ func TestPromise01_NothingThatTheAPIServerEchoesIsLogged(t *testing.T) {
 	klog.Flush()
 	if strings.Contains(log.String(), token) {
 		t.Errorf("logged: %s", log.String())
+	}
+}
+
+// An admission webhook chooses the reason of its refusal itself.
+func TestPromise01_NoReasonButKubernetesOwnIsRepeated(t *testing.T) {
+	for reason, want := range map[metav1.StatusReason]string{
+		metav1.StatusReasonInvalid:           "the API server answered 422 Invalid",
+		"":                                   "the API server answered 422 Unprocessable Entity",
+		"password is hunter2, which is weak": "the API server answered 422 Unprocessable Entity",
+		"hunter2":                            "the API server answered 422 Unprocessable Entity",
+	} {
+		err := &apierrors.StatusError{ErrStatus: metav1.Status{Code: http.StatusUnprocessableEntity, Reason: reason, Message: "hunter2"}}
+		if got := Plain(err).Error(); got != want {
+			t.Errorf("of %q Plain says %q", reason, got)
+		}
 	}
 }
