@@ -26,6 +26,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -78,6 +79,10 @@ func TestGitToClusterInRealPods(t *testing.T) {
 	})
 	t.Run("a push is, when the pod that leads is gone", func(t *testing.T) {
 		before := leader(t)
+		// It gives nothing back: the Lease has to run out.
+		if err := syscall.Kill(processOf(t, before), syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
 		kubectl(t, "-n", system, "delete", "pod", before, "--grace-period=0", "--force")
 		killed := time.Now()
 		until(t, "another pod leads", func() error {
@@ -234,6 +239,23 @@ func gone(t *testing.T, kind, name string) {
 		}
 		return nil
 	})
+}
+
+// processOf returns the process of a pod of Safe.
+func processOf(t *testing.T, name string) int {
+	t.Helper()
+	for _, pod := range pods(t) {
+		if pod.Name != name {
+			continue
+		}
+		container, err := cluster.Container(pod.Status.ContainerStatuses[0].ContainerID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return container.PID
+	}
+	t.Fatalf("there is no pod %q", name)
+	return 0
 }
 
 // leader returns the pod that leads, or nothing.
