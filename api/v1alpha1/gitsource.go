@@ -115,6 +115,9 @@ type GitSourceStatus struct {
 	// only begun.
 	Revision  string       `json:"revision,omitempty"`
 	AppliedAt *metav1.Time `json:"appliedAt,omitempty"`
+	// BegunRevision is a later one that could not be applied as a whole yet. The ref must not go back
+	// behind it either.
+	BegunRevision string `json:"begunRevision,omitempty"`
 	// SeenRevision is where the ref is.
 	SeenRevision string `json:"seenRevision,omitempty"`
 	// Deletions is what the brake on mass deletion has to remember.

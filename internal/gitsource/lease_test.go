@@ -103,7 +103,7 @@ func TestARecordIsOfOneObjectAndOneLease(t *testing.T) {
 	}
 	j := open(lease)
 	state := store.SourceState{
-		Revision: id, AppliedAt: time.Unix(1000, 0).UTC(),
+		Revision: id, AppliedAt: time.Unix(1000, 0).UTC(), Begun: strings.Repeat("b", 40),
 		Deletions: store.Deletions{Since: time.Unix(900, 0).UTC(), Owned: 3, Deleted: 2, Waiting: true},
 		Verified:  store.Verified{Mode: "strict", Revision: id, Signer: "ann", Since: id, Pinned: true},
 	}

@@ -85,7 +85,7 @@ func readSource(ctx context.Context, client *kube.Client, key store.Key) (*recei
 func (r *record) Load(context.Context, string) (store.SourceState, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	state := store.SourceState{Revision: r.status.Revision}
+	state := store.SourceState{Revision: r.status.Revision, Begun: r.status.BegunRevision}
 	if r.status.AppliedAt != nil {
 		state.AppliedAt = r.status.AppliedAt.UTC()
 	}
@@ -104,7 +104,7 @@ func (r *record) Save(ctx context.Context, _ string, state store.SourceState) er
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	before := r.status
-	r.status.Revision, r.status.AppliedAt = state.Revision, timeOf(state.AppliedAt)
+	r.status.Revision, r.status.AppliedAt, r.status.BegunRevision = state.Revision, timeOf(state.AppliedAt), state.Begun
 	r.status.Deletions, r.status.Verification = nil, nil
 	if d := state.Deletions; d != (store.Deletions{}) {
 		r.status.Deletions = &v1alpha1.GitDeletions{

@@ -3,6 +3,7 @@ package reconcile_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -22,6 +23,40 @@ import (
 	"github.com/vsecm/kubectl-vsecm/pkg/sync"
 	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
+
+// What was written of a commit stands, also if another of its objects could not be written, and a new leader
+// knows nothing but the journal.
+func TestPromise08_NoRewindBehindWhatWasOnlyBegun(t *testing.T) {
+	e := newEnv(t)
+	first := e.commit(map[string]string{"a.yaml": e.seal("shop", "a", "k=one"), "b.yaml": e.seal("shop", "b", "k=one")})
+	e.sync()
+	e.spy.apply = func(key store.Key) error {
+		if key.Name == "b" {
+			return errors.New("webhook does not answer")
+		}
+		return nil
+	}
+	second := e.commit(map[string]string{"a.yaml": e.seal("shop", "a", "k=two"), "b.yaml": e.seal("shop", "b", "k=two")})
+	for range 2 {
+		if err := e.source.Sync(context.Background()); err == nil {
+			t.Fatal("it was applied")
+		}
+	}
+	e.restart()
+	e.repo.SetHead(first)
+	if err := e.source.Sync(context.Background()); !errors.Is(err, sync.ErrRewound) {
+		t.Errorf("gone back: %v", err)
+	}
+	e.wantStored("shop/a{k=two} shop/b{k=one}")
+
+	e.spy.apply = nil
+	e.repo.SetHead(second)
+	e.sync()
+	e.wantStored("shop/a{k=two} shop/b{k=two}")
+	if s, err := e.journal.Load(context.Background(), e.config.Name); err != nil || s.Revision != second || s.Begun != "" {
+		t.Errorf("journal: %+v, %v", s, err)
+	}
+}
 
 // TestPromise07_SIGKILLNeitherLosesNorMixesAVersion kills a process that
 // reconciles a stream of commits. Each commit writes the same number into both

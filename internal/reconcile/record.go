@@ -28,8 +28,9 @@ func (s *Source) begin(ctx context.Context, seen sync.Revision) error {
 	return nil
 }
 
-// remember journals the revision, when nothing is left to be done for it, and
-// what was deleted.
+// remember journals the revision, when nothing is left to be done for it, or
+// else that it was begun: the branch must not go back behind what was written
+// of it, whoever reads the journal next. And what was deleted.
 func (s *Source) remember(ctx context.Context, err error) error {
 	at := s.index.Revision()
 	done := err == nil && at != "" && !s.pruneFailed && len(s.failures()) == 0
@@ -41,6 +42,9 @@ func (s *Source) remember(ctx context.Context, err error) error {
 	}
 	if done {
 		next.Verified = s.verified
+	}
+	if next.Begun = ""; !done && string(s.begun) != next.Revision {
+		next.Begun = string(s.begun)
 	}
 	if next.Revision == "" || next == s.applied {
 		s.lagging = s.lagging || done

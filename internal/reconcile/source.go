@@ -99,8 +99,10 @@ type Source struct {
 	started bool
 	era     uint64 // in which the round began
 	applied store.SourceState
-	index   *sync.Index
-	owned   map[store.Key]struct{}
+	// begun is the last revision of which anything was written, also if that was not completed.
+	begun sync.Revision
+	index *sync.Index
+	owned map[store.Key]struct{}
 	// complete tells whether the last round came to its end, and failing why it failed beside the
 	// objects that could not be written.
 	complete bool
@@ -346,6 +348,10 @@ func (s *Source) start(ctx context.Context) error {
 	if _, err := sync.ParseRevision(applied.Revision); err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
+	begun, err := sync.ParseRevision(applied.Begun)
+	if err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
 	objects, err := s.deps.Store.List(ctx)
 	if err != nil {
 		return err
@@ -356,6 +362,7 @@ func (s *Source) start(ctx context.Context) error {
 		}
 	}
 	s.applied, s.window, s.started = applied, applied.Deletions, true
+	s.begun = cmp.Or(s.begun, begun)
 	return nil
 }
 
@@ -373,7 +380,6 @@ func (s *Source) advance(ctx context.Context, seen sync.Revision) error {
 	if err := s.verify(ctx, seen); err != nil {
 		return err
 	}
-	// The index may be ahead of the journal, by what could not be completed.
 	if err := s.fastForward(ctx, seen); err != nil {
 		return err
 	}
@@ -390,7 +396,7 @@ func (s *Source) advance(ctx context.Context, seen sync.Revision) error {
 	}
 	s.applying(seen)
 	s.index.Commit(plan)
-	s.changed = true
+	s.begun, s.changed = seen, true
 	if err := s.carryOut(ctx, plan, first); err != nil {
 		s.index = sync.NewIndex(s.config.Path) // the next round does it all over again
 		return err
@@ -408,7 +414,8 @@ func (s *Source) fastForward(ctx context.Context, seen sync.Revision) error {
 		s.rewind, s.rewound = Rewind{Seen: string(seen)}, seen
 		return fmt.Errorf("%w: %d objects were delivered, and whether %s descends from their revision cannot be told", ErrUnrecorded, n, seen)
 	}
-	for _, from := range slices.Compact([]sync.Revision{sync.Revision(s.applied.Revision), s.index.Revision()}) {
+	// What was begun may be ahead of what was applied, by what could not be completed.
+	for _, from := range slices.Compact([]sync.Revision{sync.Revision(s.applied.Revision), s.begun}) {
 		err := s.mirror.FastForward(ctx, from, seen)
 		if errors.Is(err, sync.ErrRewound) {
 			s.rewind, s.rewound = Rewind{Applied: string(from), Seen: string(seen)}, seen

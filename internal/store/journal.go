@@ -24,6 +24,8 @@ type SourceState struct {
 	Revision string `json:"revision"`
 	// AppliedAt is when; zero while applying the first one has only begun.
 	AppliedAt time.Time `json:"appliedAt"`
+	// Begun is a later commit of which a part may stand in the store; empty if there is none.
+	Begun string `json:"begun,omitempty"`
 	// Deletions is what the brake on mass deletion has to remember.
 	Deletions Deletions `json:"deletions,omitzero"`
 	// Verified is what was verified of Revision; zero where nothing is.
