@@ -69,3 +69,30 @@ func descends(ctx context.Context, s *objectStore, ancestor, tip plumbing.Hash, 
 	}
 	return false, nil
 }
+
+// ancestors returns all commits that tip descends from.
+func ancestors(ctx context.Context, s *objectStore, tip plumbing.Hash, limit int) (map[plumbing.Hash]struct{}, error) {
+	known := make(map[plumbing.Hash]struct{})
+	for todo := []plumbing.Hash{tip}; len(todo) > 0; {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		h := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		c, err := s.commit(h)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range c.parents {
+			if _, ok := known[p]; ok {
+				continue
+			}
+			known[p] = struct{}{}
+			todo = append(todo, p)
+		}
+		if len(known) > limit {
+			return nil, fmt.Errorf("%w: more than %d commits", ErrLimit, limit)
+		}
+	}
+	return known, nil
+}

@@ -29,6 +29,7 @@ func (m *Mirror) VerifyNew(ctx context.Context, t *Trust, from, to Revision) (la
 		if err != nil {
 			return err
 		}
+		var below map[plumbing.Hash]struct{} // from; nil until it is needed
 		for _, h := range fresh {
 			if err := ctx.Err(); err != nil {
 				return err
@@ -37,11 +38,14 @@ func (m *Mirror) VerifyNew(ctx context.Context, t *Trust, from, to Revision) (la
 			if errors.Is(err, ErrUnverified) && from != "" {
 				// Times that lie can make an old commit look new. It was
 				// judged when it was, or lies before all that is to be.
-				old, oldErr := descends(ctx, s, h, from.hash(), m.limits.Commits)
-				if oldErr != nil {
-					return oldErr
+				// All that does is found once: there may be many.
+				if below == nil {
+					var walkErr error
+					if below, walkErr = ancestors(ctx, s, from.hash(), m.limits.Commits); walkErr != nil {
+						return walkErr
+					}
 				}
-				if old {
+				if _, old := below[h]; old {
 					continue
 				}
 			}

@@ -130,6 +130,22 @@ func TestTimesOfCommitsThatLie(t *testing.T) {
 	fetch(t, m, to)
 	_, _, err := m.VerifyNew(context.Background(), tr, sync.Revision(from), sync.Revision(to))
 	unverified(t, err, hidden, "not signed")
+
+	// However many they are, the history is walked a few times and not once for each.
+	const many = 100
+	for i := range int64(many) {
+		young = at(1_650_000_001+i, young)
+	}
+	from = at(1_000, young)
+	to = repo.CommitTreeSigned(ann, tree, from, young)
+	fetch(t, m, to)
+	before := m.ObjectsRead()
+	if _, n, err := m.VerifyNew(context.Background(), tr, sync.Revision(from), sync.Revision(to)); err != nil || n != 1 {
+		t.Errorf("%d verified, %v", n, err)
+	}
+	if read := m.ObjectsRead() - before; read > 5*many {
+		t.Errorf("%d objects were read of a history of %d", read, many)
+	}
 }
 
 func TestVerifyNewIsBounded(t *testing.T) {
