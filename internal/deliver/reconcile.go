@@ -241,6 +241,8 @@ func (r *round) remove(ctx context.Context) bool {
 // cannot says what err, of a request for a Secret, means: DeliveryForbidden, DeliveryFailed.
 func (r *round) cannot(err error, doing string) {
 	switch {
+	case errors.Is(err, errBehind):
+		r.quiet, r.again = true, true
 	case errors.Is(err, errNamespaceEnding):
 		r.quiet, r.after = true, endingRetry
 	case errors.Is(err, errForbidden):
@@ -315,20 +317,39 @@ func (l *lead) collect(ctx context.Context, key store.Key, m secretMeta) error {
 // exists asks the API server for the object that m goes with. What is in memory may be old, when a
 // replica has just begun to lead.
 func (l *lead) exists(ctx context.Context, key store.Key, m secretMeta) (bool, error) {
+	now, err := l.lookAtObject(ctx, key)
+	if errors.Is(err, store.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil && now.uid == m.owner && !now.ending, err
+}
+
+// newest fails with errBehind unless o is the newest version of its object, by the API server's word. Else
+// a replica that has just begun to lead could write over what the last leader delivered, and which it
+// is yet to be told of.
+func (l *lead) newest(ctx context.Context, key store.Key, o *v1alpha1.EncryptedSecret) error {
+	now, err := l.lookAtObject(ctx, key)
+	if errors.Is(err, store.ErrNotFound) || err == nil && (now.uid != o.UID || now.generation != o.Generation) {
+		return errBehind
+	}
+	return err
+}
+
+// lookAtObject asks the API server for an object's metadata.
+func (l *lead) lookAtObject(ctx context.Context, key store.Key) (secretMeta, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	result := l.c.config.Client.VSecM.Get().Namespace(key.Namespace).Resource(v1alpha1.ResourceEncryptedSecrets).Name(key.Name).
 		SetHeader("Accept", metadataOnly).Do(ctx)
 	err := result.Error()
 	if status, ok := asStatus(err); ok && status.Reason == metav1.StatusReasonNotFound {
-		return false, nil
+		return secretMeta{}, store.ErrNotFound
 	} else if err != nil {
-		return false, writeError(err, nil)
+		return secretMeta{}, writeError(err, nil)
 	}
 	answer, err := result.Raw()
 	if err != nil {
-		return false, err
+		return secretMeta{}, err
 	}
-	now, err := decodeMeta(answer)
-	return now.uid == m.owner && !now.ending, err
+	return decodeMeta(answer)
 }

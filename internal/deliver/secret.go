@@ -165,6 +165,11 @@ type writing struct {
 // apply writes data over what there is, as often as others change it meanwhile.
 func (w *writing) apply(ctx context.Context, data values) (m secretMeta, err error) {
 	for range tries {
+		if w.at.uid != "" || w.secret != nil {
+			if err := w.l.newest(ctx, w.key, w.object); err != nil {
+				return m, err
+			}
+		}
 		if m, err = w.l.secrets.apply(ctx, w.object, data, w.at); err == nil {
 			return m, nil
 		}

@@ -29,6 +29,8 @@ type secretMeta struct {
 	labeled bool      // with [v1alpha1.LabelDelivered]
 	adopt   bool      // annotated with [v1alpha1.AnnotationAdopt]
 	ending  bool      // deleted, but for its finalizers
+
+	generation int64 // of an EncryptedSecret; Secrets have none
 }
 
 // A received is the metadata of a Secret as the API server sent it, without what nobody here
@@ -56,7 +58,7 @@ func (r *received) UnmarshalJSON(data []byte) error {
 	}
 	*r = received{whole.TypeMeta, metav1.ObjectMeta{
 		Namespace: whole.Namespace, Name: whole.Name, UID: whole.UID, ResourceVersion: whole.ResourceVersion,
-		DeletionTimestamp: whole.DeletionTimestamp, OwnerReferences: whole.OwnerReferences,
+		Generation: whole.Generation, DeletionTimestamp: whole.DeletionTimestamp, OwnerReferences: whole.OwnerReferences,
 	}}
 	r.Labels = only(whole.Labels, v1alpha1.LabelDelivered)
 	r.Annotations = only(whole.Annotations, v1alpha1.AnnotationAdopt, metav1.InitialEventsAnnotationKey)
@@ -81,6 +83,7 @@ func (r *received) meta() secretMeta {
 	m := secretMeta{
 		uid: r.UID, version: r.ResourceVersion, labeled: labeled,
 		adopt: r.Annotations[v1alpha1.AnnotationAdopt] == "true", ending: r.DeletionTimestamp != nil,
+		generation: r.Generation,
 	}
 	for _, owner := range r.OwnerReferences {
 		if owner.APIVersion == v1alpha1.APIVersion && owner.Kind == v1alpha1.KindEncryptedSecret && owner.Name == r.Name {

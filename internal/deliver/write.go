@@ -34,6 +34,8 @@ var (
 	errNamespaceEnding = errors.New("the namespace is being deleted")
 	// errChanged: the Secret is not, or no longer, as it was thought to be.
 	errChanged = errors.New("others have changed it")
+	// errBehind: there is a newer version of the object than the one that was to be delivered.
+	errBehind = errors.New("the object has changed since")
 	// errForbidden: Safe may not do that.
 	errForbidden = errors.New("forbidden")
 	// errImmutable: a Secret cannot be changed in this way, only replaced.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"reflect"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -63,6 +64,10 @@ func (s *Store) WriteStatus(ctx context.Context, key store.Key, uid types.UID, s
 		}
 		if err := s.lookAgain(ctx, key, now); err != nil {
 			return fmt.Errorf("writing the status of %s: %w", key, err)
+		}
+		// What the status follows from may be no longer so.
+		if then, _ := s.look(key); then.uid == uid && (then.generation != now.generation || !reflect.DeepEqual(then.status, now.status)) {
+			return fmt.Errorf("writing the status of %s: %w", key, ErrBusy)
 		}
 	}
 	return fmt.Errorf("writing the status of %s: %w", key, ErrBusy)
