@@ -39,7 +39,8 @@ func (s *Store) Standing(key store.Key) (Standing, bool) {
 }
 
 // WriteStatus makes status that of the object of key with that UID. One that is gone, or that
-// another one has taken the place of, is [store.ErrNotFound]. Its further errors are those of
+// another one has taken the place of, is [store.ErrNotFound], and one whose status is about a newer generation by
+// now, [ErrBusy]. Its further errors are those of
 // [Store.Apply]. To an object that is not as the CRD has it, which an older CRD let through, the API
 // server writes no status either.
 func (s *Store) WriteStatus(ctx context.Context, key store.Key, uid types.UID, status *v1alpha1.EncryptedSecretStatus) error {
@@ -51,6 +52,9 @@ func (s *Store) WriteStatus(ctx context.Context, key store.Key, uid types.UID, s
 		now, _ := s.look(key)
 		if now.uid != uid {
 			return fmt.Errorf("status of %s: %w", key, store.ErrNotFound)
+		}
+		if now.status != nil && now.status.ObservedGeneration > status.ObservedGeneration {
+			break // whoever wrote that has seen more
 		}
 		r, err := s.patchStatus(ctx, key, now, status)
 		switch {
@@ -65,7 +69,6 @@ func (s *Store) WriteStatus(ctx context.Context, key store.Key, uid types.UID, s
 		if err := s.lookAgain(ctx, key, now); err != nil {
 			return fmt.Errorf("writing the status of %s: %w", key, err)
 		}
-		// What the status follows from may be no longer so.
 		if then, _ := s.look(key); then.uid == uid && (then.generation != now.generation || !reflect.DeepEqual(then.status, now.status)) {
 			return fmt.Errorf("writing the status of %s: %w", key, ErrBusy)
 		}

@@ -114,6 +114,28 @@ func TestStatusOfAnotherObjectIsNotWritten(t *testing.T) {
 	}
 }
 
+// A replica that no longer leads, or whose watch has yet to tell, takes no newer finding back.
+func TestStatusOfAnOlderGenerationIsNotWritten(t *testing.T) {
+	w := shared(t)
+	late, _ := w.open(t)
+	apply(t, late, object("db", "1"))
+	uid := standing(t, late, "db").UID
+	s, _ := w.open(t)
+	if _, err := s.Get(t.Context(), keyOf("db")); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, s, object("db", "2"))
+	if err := s.WriteStatus(t.Context(), keyOf("db"), uid, statusOf(2, "new")); err != nil {
+		t.Fatal(err)
+	}
+	if err := late.WriteStatus(t.Context(), keyOf("db"), uid, statusOf(1, "old")); !errors.Is(err, kubestore.ErrBusy) {
+		t.Errorf("of the generation before: %v", err)
+	}
+	if is := standing(t, late, "db").Status; is == nil || is.Conditions[0].Message != "new" {
+		t.Errorf("it stands as %+v", is)
+	}
+}
+
 // The API server writes no status either to what an older CRD let through, and that harms nobody else.
 func TestObjectThatCannotBeDecodedTakesNoStatus(t *testing.T) {
 	w := newWorld(t, start(t))
