@@ -54,8 +54,15 @@ func newAddressRule(ctx context.Context, allowed []netip.Prefix, to *rest.Config
 // nat64 is where networks without IPv4 embed its addresses (RFC 6052).
 var nat64 = netip.MustParsePrefix("64:ff9b::/96")
 
-// metadataServices answer every pod with credentials of its machine. Those of IPv4 are link-local.
-var metadataServices = []netip.Addr{netip.MustParseAddr("fd00:ec2::254"), netip.MustParseAddr("fd20:ce::254")}
+// metadataServices answer every pod with credentials of its machine. Most of those of IPv4 are link-local; these
+// are not.
+var metadataServices = []netip.Addr{
+	netip.MustParseAddr("fd00:ec2::254"),   // AWS
+	netip.MustParseAddr("fd20:ce::254"),    // Google
+	netip.MustParseAddr("100.100.100.200"), // Alibaba
+	netip.MustParseAddr("168.63.129.16"),   // Azure
+	netip.MustParseAddr("192.0.0.192"),     // Oracle
+}
 
 // plainAddress returns the address that a packet to a ends at.
 func plainAddress(a netip.Addr) netip.Addr {
@@ -80,7 +87,7 @@ func (r addressRule) refuse(a netip.Addr) error {
 	case a.IsUnspecified() || a.IsMulticast():
 		what = "nobody's"
 	case a.IsLinkLocalUnicast() || slices.Contains(metadataServices, a):
-		what = "link-local, where machines' own services are"
+		what = "link-local or a cloud's, where machines' own services are"
 	case slices.Contains(r.apiServer, a):
 		what = "the API server's"
 	default:
