@@ -131,7 +131,8 @@ func New(config Config) *Controller {
 }
 
 // Lead delivers, and writes the status of objects, until ctx ends, whose error it returns; an error
-// before that is the store's. Nothing is written any more when it has returned.
+// before that is the store's. Nothing is written any more when it has returned. When the sources of the
+// term have ended as well, call Forget.
 func (c *Controller) Lead(ctx context.Context) error {
 	l := newLead(c)
 	c.mu.Lock()
@@ -141,7 +142,6 @@ func (c *Controller) Lead(ctx context.Context) error {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.lead = nil
-		clear(c.notes) // whoever leads next is told anew
 	}()
 	return l.run(ctx)
 }

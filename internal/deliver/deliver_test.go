@@ -100,7 +100,6 @@ func TestPromise09_RestartDecryptsAndWritesNothing(t *testing.T) {
 	w.settled(t, "db-1", deliver.ReasonDelivered)
 	same(t, "the one that changed", w.dataOf(t, "db-1"), map[string]string{"a": "3", "b": "2", "c": "4"})
 	want := []string{
-		"1 GET /apis/vsecm.com/v1alpha1/namespaces/restart/encryptedsecrets/db-1",
 		"1 PATCH /api/v1/namespaces/restart/secrets/db-1",
 		"1 PATCH /apis/vsecm.com/v1alpha1/namespaces/restart/encryptedsecrets/db-1/status",
 		"1 WATCH /api/v1/namespaces/restart/secrets",

@@ -42,7 +42,8 @@ type lead struct {
 	secrets secrets
 	queue   workqueue.TypedRateLimitingInterface[store.Key]
 	retry   chan struct{} // a token when every object is to be looked at
-	edits   *edits
+	edits   *edits        // of what is Safe's
+	touches *edits        // of Secrets in which nothing of that is another since
 
 	ctx     context.Context // of the rooms
 	running sync.WaitGroup  // the rooms
@@ -68,7 +69,8 @@ func newLead(c *Controller) *lead {
 		secrets: secrets{c.config.Client.Core},
 		queue:   workqueue.NewTypedRateLimitingQueue(newBackoff()),
 		retry:   make(chan struct{}, 1),
-		edits:   newEdits(c.config.Now),
+		edits:   newEdits(c.config.Now, longestPause),
+		touches: newEdits(c.config.Now, longestTouchPause),
 		rooms:   make(map[string]*room),
 		unsaved: make(map[store.Key]unsaved),
 	}
@@ -171,18 +173,20 @@ func (l *lead) work(ctx context.Context) {
 	}
 }
 
-// want notes whether an object asks for delivery, and follows the Secrets of its namespace if so.
-func (l *lead) want(key store.Key, wanted bool) {
+// want notes whether an object asks for delivery, and follows the Secrets of its namespace if so. It returns
+// the room of the namespace, which is not nil if it is wanted.
+func (l *lead) want(key store.Key, wanted bool) *room {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r := l.rooms[key.Namespace]
 	if r == nil {
 		if !wanted {
-			return
+			return nil
 		}
 		r = l.open(key.Namespace)
 	}
 	r.want(key.Name, wanted)
+	return r
 }
 
 // open begins to follow a namespace's Secrets. l.mu is held.

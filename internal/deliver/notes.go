@@ -21,7 +21,8 @@ var _ reconcile.Observer = (*Controller)(nil)
 type note struct {
 	revision sync.Revision // with which it was applied; empty once that is in the status
 	refused  *condition.Verdict
-	fine     bool // it is not refused any more, though its status says so
+	by       string // the source that refuses it
+	fine     bool   // it is not refused any more, though its status says so
 }
 
 // Applied implements [reconcile.Observer].
@@ -47,6 +48,9 @@ func (c *Controller) Refused(source string, key store.Key, faults []*encrypt.Fau
 	c.mu.Lock()
 	was := c.notes[key]
 	now := note{revision: was.revision, refused: refusal(faults), fine: len(faults) == 0 && (before || was.refused != nil)}
+	if now.refused != nil {
+		now.by = source
+	}
 	c.note(key, now)
 	l := c.lead
 	c.mu.Unlock()
@@ -62,6 +66,30 @@ func (c *Controller) note(key store.Key, n note) {
 	} else {
 		c.notes[key] = n
 	}
+}
+
+// SourceRemoved takes in that a source is gone, and with it whatever it refused: its objects stay as they are.
+func (c *Controller) SourceRemoved(source string) {
+	if c.leading() == nil {
+		return
+	}
+	objects, err := c.config.Store.List(context.Background())
+	if err != nil {
+		return // the store was closed
+	}
+	for _, o := range objects {
+		if store.OwnerOf(o) == source {
+			c.Refused(source, store.KeyOf(o), nil)
+		}
+	}
+}
+
+// Forget drops all that sources told: call it when a term has ended, and the sources of that term have, too. Those of
+// the next one tell anew, and some of these may not be among them.
+func (c *Controller) Forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.notes)
 }
 
 // Restored implements [reconcile.Observer].
@@ -99,7 +127,7 @@ func (c *Controller) forget(key store.Key, n note) {
 	if !ok || now != n {
 		return // it was told more
 	}
-	c.note(key, note{refused: now.refused})
+	c.note(key, note{refused: now.refused, by: now.by})
 }
 
 // refusedPrefix begins what the status says of a manifest that was refused.

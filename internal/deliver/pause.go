@@ -34,12 +34,15 @@ const (
 	// editsAtOnce is how many edits are put right at once; after that, pauses double from the first to the longest.
 	editsAtOnce              = 5
 	firstPause, longestPause = 5 * time.Second, 10 * time.Minute
+	// longestTouchPause is the longest after changes of what is not Safe's. It is short: an edit may hide behind them.
+	longestTouchPause = time.Minute
 )
 
 // edits counts how often others changed Secrets, so that a program that does so all the time is not
 // answered all the time.
 type edits struct {
-	now func() time.Time
+	now     func() time.Time
+	longest time.Duration // pause
 
 	mu    sync.Mutex
 	of    map[store.Key]edit
@@ -51,8 +54,8 @@ type edit struct {
 	last  time.Time
 }
 
-func newEdits(now func() time.Time) *edits {
-	return &edits{now: now, of: make(map[store.Key]edit), sweep: 64}
+func newEdits(now func() time.Time, longest time.Duration) *edits {
+	return &edits{now: now, longest: longest, of: make(map[store.Key]edit), sweep: 64}
 }
 
 // pause returns how long to leave an edit of key's Secret as it is; zero: no longer.
@@ -63,7 +66,7 @@ func (e *edits) pause(key store.Key) time.Duration {
 	if !ok || was.count < editsAtOnce {
 		return 0
 	}
-	return max(0, was.last.Add(pauseAfter(was.count)).Sub(e.now()))
+	return max(0, was.last.Add(e.pauseAfter(was.count)).Sub(e.now()))
 }
 
 // put notes that an edit of key's Secret was put right.
@@ -71,7 +74,7 @@ func (e *edits) put(key store.Key) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	was, now := e.of[key], e.now()
-	if was.over(now) {
+	if e.over(was, now) {
 		was.count = 0
 	}
 	e.of[key] = edit{was.count + 1, now}
@@ -79,7 +82,7 @@ func (e *edits) put(key store.Key) {
 		return
 	}
 	for key, was := range e.of {
-		if was.over(now) {
+		if e.over(was, now) {
 			delete(e.of, key)
 		}
 	}
@@ -87,14 +90,14 @@ func (e *edits) put(key store.Key) {
 }
 
 // over tells whether an edit is long ago.
-func (e edit) over(now time.Time) bool {
-	return now.Sub(e.last) > editsWithin+pauseAfter(e.count)
+func (e *edits) over(was edit, now time.Time) bool {
+	return now.Sub(was.last) > editsWithin+e.pauseAfter(was.count)
 }
 
-func pauseAfter(count int) time.Duration {
+func (e *edits) pauseAfter(count int) time.Duration {
 	if count < editsAtOnce {
 		return 0
 	}
 	// Beyond the longest, shifting further would overflow.
-	return min(longestPause, firstPause<<min(count-editsAtOnce, 10))
+	return min(e.longest, firstPause<<min(count-editsAtOnce, 10))
 }

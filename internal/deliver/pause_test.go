@@ -10,7 +10,7 @@ import (
 
 func TestPausesDoubleAndAreForgotten(t *testing.T) {
 	now := time.Unix(1e9, 0)
-	e := newEdits(func() time.Time { return now })
+	e := newEdits(func() time.Time { return now }, longestPause)
 	key := store.Key{Namespace: "shop", Name: "db"}
 	want := []time.Duration{0, 0, 0, 0, 5 * time.Second, 10 * time.Second, 20 * time.Second, 40 * time.Second, 80 * time.Second,
 		160 * time.Second, 320 * time.Second, 10 * time.Minute, 10 * time.Minute}

@@ -63,6 +63,9 @@ func (l *lead) reconcile(ctx context.Context, key store.Key) (time.Duration, err
 		return 0, r.undecodable(ctx)
 	case r.era == 0:
 		return 0, nil // who unseals asks for a look at everything
+	}
+	l.undecodable.Delete(key)
+	switch {
 	case l.asks(r.object):
 		r.deliver(ctx)
 	default:
@@ -129,10 +132,15 @@ func (r *round) undecodable(ctx context.Context) error {
 		return nil
 	}
 	r.tell(true, r.verdict.Reason, "%s", r.verdict.Message)
-	if _, err := r.settle(ctx); err != nil && !errors.Is(err, errRetry) {
+	_, err := r.settle(ctx)
+	switch {
+	case errors.Is(err, kubestore.ErrUnavailable), errors.Is(err, kubestore.ErrBusy):
+		r.l.undecodable.Delete(r.key) // the status still says what was true before
 		return err
+	case errors.Is(err, errRetry):
+		return nil // the API server writes no status to such an object
 	}
-	return nil
+	return err
 }
 
 // judge sees that all values open, unless that is known: Unreadable or KeyNotHeld if not. It returns them if they are
@@ -278,6 +286,7 @@ func (l *lead) tookAway(key store.Key, m secretMeta) {
 // gone deletes the Secret of an object that is gone, where Kubernetes has not yet.
 func (l *lead) gone(ctx context.Context, key store.Key) (time.Duration, error) {
 	l.saved(key)
+	l.want(key, false) // a look at it may have asked for it after the watch told of its end
 	l.undecodable.Delete(key)
 	l.c.forget(key, l.c.noted(key))
 	defer l.leave(key.Namespace)
@@ -321,7 +330,7 @@ func (l *lead) exists(ctx context.Context, key store.Key, m secretMeta) (bool, e
 	if errors.Is(err, store.ErrNotFound) {
 		return false, nil
 	}
-	return err == nil && now.uid == m.owner && !now.ending, err
+	return err == nil && now.uid == m.owner && (!now.ending || now.orphaning), err
 }
 
 // newest fails with errBehind unless o is the newest version of its object, by the API server's word. Else

@@ -13,11 +13,7 @@ import (
 
 // deliver is for an object that asks for a Kubernetes Secret: Ready, Delivered, or what the steps say.
 func (r *round) deliver(ctx context.Context) {
-	room := r.l.room(r.key.Namespace)
-	if room == nil {
-		r.l.want(r.key, true) // it was left in this very moment
-		room = r.l.room(r.key.Namespace)
-	}
+	room := r.l.want(r.key, true) // as it is, unless it was left in this very moment
 	now, state := room.secret(r.key.Name)
 	switch {
 	case state == unknown:
@@ -59,10 +55,15 @@ func (r *round) edited() bool {
 	return r.secret != nil && r.secret.Generation == r.object.Generation
 }
 
-// paused leaves a Secret that others keep changing for a while: Reconciling, Conflict.
+// paused leaves a Secret that others keep changing for a while: Reconciling, Conflict. Where all that they changed is
+// theirs, labels of their own for example, nothing is said of it.
 func (r *round) paused() bool {
 	if !r.edited() {
 		return false
+	}
+	if r.after = r.l.touches.pause(r.key); r.after > 0 {
+		r.quiet = true
+		return true
 	}
 	if r.after = r.l.edits.pause(r.key); r.after == 0 {
 		return false
@@ -165,7 +166,7 @@ type writing struct {
 // apply writes data over what there is, as often as others change it meanwhile.
 func (w *writing) apply(ctx context.Context, data values) (m secretMeta, err error) {
 	for range tries {
-		if w.at.uid != "" || w.secret != nil {
+		if !w.asLeft() {
 			if err := w.l.newest(ctx, w.key, w.object); err != nil {
 				return m, err
 			}
@@ -184,6 +185,15 @@ func (w *writing) apply(ctx context.Context, data values) (m secretMeta, err err
 		}
 	}
 	return m, errChanged
+}
+
+// asLeft tells whether what is replaced is, as far as is known, just as the status has it. Then nobody can have delivered
+// anything since: the write is held against the resource version.
+func (w *writing) asLeft() bool {
+	if w.secret == nil {
+		return w.at.uid == ""
+	}
+	return w.secret.UID == string(w.at.uid) && w.secret.ResourceVersion == w.at.version
 }
 
 // lookAgain reads what stands there now.
@@ -229,8 +239,11 @@ func (w *writing) wrote(m secretMeta) string {
 	if was != nil && !changed {
 		next.DeliveredAt = was.DeliveredAt
 	}
-	if edited {
+	switch {
+	case edited && changed:
 		w.l.edits.put(w.key)
+	case edited:
+		w.l.touches.put(w.key)
 	}
 	w.secret = next
 	w.delivered()

@@ -3,6 +3,7 @@ package deliver
 import (
 	"encoding/json"
 	"errors"
+	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -29,6 +30,8 @@ type secretMeta struct {
 	labeled bool      // with [v1alpha1.LabelDelivered]
 	adopt   bool      // annotated with [v1alpha1.AnnotationAdopt]
 	ending  bool      // deleted, but for its finalizers
+	// orphaning: Kubernetes is taking the owner references to it away, as --cascade=orphan asks.
+	orphaning bool
 
 	generation int64 // of an EncryptedSecret; Secrets have none
 }
@@ -59,6 +62,7 @@ func (r *received) UnmarshalJSON(data []byte) error {
 	*r = received{whole.TypeMeta, metav1.ObjectMeta{
 		Namespace: whole.Namespace, Name: whole.Name, UID: whole.UID, ResourceVersion: whole.ResourceVersion,
 		Generation: whole.Generation, DeletionTimestamp: whole.DeletionTimestamp, OwnerReferences: whole.OwnerReferences,
+		Finalizers: whole.Finalizers,
 	}}
 	r.Labels = only(whole.Labels, v1alpha1.LabelDelivered)
 	r.Annotations = only(whole.Annotations, v1alpha1.AnnotationAdopt, metav1.InitialEventsAnnotationKey)
@@ -83,7 +87,7 @@ func (r *received) meta() secretMeta {
 	m := secretMeta{
 		uid: r.UID, version: r.ResourceVersion, labeled: labeled,
 		adopt: r.Annotations[v1alpha1.AnnotationAdopt] == "true", ending: r.DeletionTimestamp != nil,
-		generation: r.Generation,
+		generation: r.Generation, orphaning: slices.Contains(r.Finalizers, metav1.FinalizerOrphanDependents),
 	}
 	for _, owner := range r.OwnerReferences {
 		if owner.APIVersion == v1alpha1.APIVersion && owner.Kind == v1alpha1.KindEncryptedSecret && owner.Name == r.Name {

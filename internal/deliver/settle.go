@@ -3,6 +3,7 @@ package deliver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -59,7 +60,9 @@ func (r *round) then() (time.Duration, error) {
 func (r *round) overruled(noted note) condition.Verdict {
 	switch {
 	case r.verdict.State != condition.Current:
-	case noted.refused != nil:
+	case store.OwnerOf(r.object) == "":
+		// No source's word counts, whatever one told while it had it.
+	case noted.refused != nil && noted.by == store.OwnerOf(r.object):
 		return *noted.refused
 	case !noted.fine:
 		// Another replica was told of it. A source tells the next one, if it still is so.
@@ -134,7 +137,7 @@ func (r *round) unwritten(ctx context.Context, err error) (time.Duration, error)
 	if r.l.queue.NumRequeues(r.key) == 0 {
 		r.l.c.config.Log.Warn("the status of an object cannot be written: it is tried again", slog.String("object", r.key.String()), slog.Any("reason", err))
 	}
-	return 0, errRetry
+	return 0, fmt.Errorf("%w: %w", errRetry, err)
 }
 
 // announce tells of a change for the worse, and of the end of one.

@@ -54,6 +54,8 @@ type Config struct {
 	Metrics *reconcile.Metrics
 	// Observer is told what sources do to objects; nil: nobody is.
 	Observer reconcile.Observer
+	// Removed is told that a source is gone, which tells the Observer nothing any more; nil: nobody is.
+	Removed func(source string)
 	// Events may be nil.
 	Events EventRecorder
 	// Refuse says why a repository may not be read from an address; nil: from any.

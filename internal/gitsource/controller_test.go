@@ -103,6 +103,8 @@ func TestANewLeaderGoesOnWhereTheLastOneWas(t *testing.T) {
 func TestASourceThatIsDeletedLeavesItsObjectsAndNothingElse(t *testing.T) {
 	w := newWorld(t)
 	first := w.repo.Commit(map[string]string{"db.yaml": w.manifest("db", "password=one")})
+	removed := make(chan string, 1)
+	w.config.Removed = func(source string) { removed <- source }
 	w.create(w.spec())
 	r := w.lead()
 	before := w.awaitApplied(first)
@@ -117,6 +119,9 @@ func TestASourceThatIsDeletedLeavesItsObjectsAndNothingElse(t *testing.T) {
 	w.wait("no mirror", func() bool { _, err := os.Stat(mirror); return os.IsNotExist(err) })
 	if n := w.series(w.ns + ".main"); n != 0 {
 		t.Errorf("%d series were left", n)
+	}
+	if source := <-removed; source != w.ns+".main" {
+		t.Errorf("%q was told to be removed", source)
 	}
 	if w.object(w.ns, "db") == nil {
 		t.Error("its object is gone")

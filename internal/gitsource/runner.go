@@ -265,6 +265,9 @@ func (r *runner) forget() {
 	r.seen, r.request = nil, ""
 	r.mu.Unlock()
 	r.c.removeMirror(ownerOf(r.key))
+	if r.c.config.Removed != nil {
+		r.c.config.Removed(ownerOf(r.key))
+	}
 }
 
 // use has do use the source that runs.

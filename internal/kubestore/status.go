@@ -69,6 +69,7 @@ func (s *Store) WriteStatus(ctx context.Context, key store.Key, uid types.UID, s
 		if err := s.lookAgain(ctx, key, now); err != nil {
 			return fmt.Errorf("writing the status of %s: %w", key, err)
 		}
+		// What the status follows from may be no longer so.
 		if then, _ := s.look(key); then.uid == uid && (then.generation != now.generation || !reflect.DeepEqual(then.status, now.status)) {
 			return fmt.Errorf("writing the status of %s: %w", key, ErrBusy)
 		}

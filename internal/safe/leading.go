@@ -59,7 +59,8 @@ func newLeading(ctx context.Context, c ClusterConfig, p leadingParts) *leading {
 	l.sources = gitsource.New(gitsource.Config{
 		Client: p.client, Namespace: c.Namespace, MirrorDir: c.MirrorDir, Store: p.objects, Keys: p.gate, Era: p.gate.Era,
 		Metrics: reconcile.NewMetrics(p.metrics), Observer: l.deliverer, Events: l.events, Log: p.log,
-		Refuse: newAddressRule(ctx, c.AllowGitAddress, p.to, p.log).refuse,
+		Removed: l.deliverer.SourceRemoved,
+		Refuse:  newAddressRule(ctx, c.AllowGitAddress, p.to, p.log).refuse,
 	})
 	return l
 }
@@ -76,6 +77,8 @@ func (l *leading) run(ctx context.Context) error {
 
 // do is the leader's work, until the Lease is lost.
 func (l *leading) do(ctx context.Context) error {
+	// Sources end later than what they tell, perhaps, and what they told last is not for the next term.
+	defer l.deliverer.Forget()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return l.deliverer.Lead(ctx) })
 	group.Go(func() error { return l.sources.Lead(ctx) })
