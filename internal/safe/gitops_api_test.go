@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"sync"
@@ -177,24 +178,36 @@ func (o *observer) reaches(name string, n int) {
 	})
 }
 
-// list returns the version of each that is there now.
-func (o *observer) list() map[string]int {
+// stands fails unless what is there now is exactly this, and waits for what git has deleted: that is
+// no part of a commit's being applied for a Secret.
+func (o *observer) stands(want map[string]int) {
 	o.t.Helper()
+	eventually(o.t, o.path+" are as in git", func() error {
+		now, err := o.list()
+		if err == nil && !maps.Equal(now, want) {
+			err = fmt.Errorf("they are of commits\n%v, and should be\n%v", now, want)
+		}
+		return err
+	})
+}
+
+// list returns the version of each that is there now.
+func (o *observer) list() (map[string]int, error) {
 	var all struct{ Items []json.RawMessage }
 	if err := o.api.do(http.MethodGet, o.path, "", &all); err != nil {
-		o.t.Fatal(err)
+		return nil, err
 	}
 	found := make(map[string]int)
 	for _, item := range all.Items {
 		var object named
-		n, err := o.of(item)
-		if err == nil {
-			err = json.Unmarshal(item, &object)
+		if err := json.Unmarshal(item, &object); err != nil {
+			return nil, err
 		}
+		n, err := o.of(item)
 		if err != nil {
-			o.t.Errorf("%s %s: %v", o.path, object.Metadata.Name, err)
+			return nil, fmt.Errorf("%s: %w", object.Metadata.Name, err)
 		}
 		found[object.Metadata.Name] = n
 	}
-	return found
+	return found, nil
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
@@ -90,13 +89,11 @@ func TestPromise10_KilledLeaderLosesNothing(t *testing.T) {
 	for name, n := range c.live {
 		secrets.reaches(name, n)
 		objects.reaches(name, n)
-		g.objectSays(name, "True", "Delivered")
 	}
+	g.allDelivered(len(c.live))
 	// As they stand, and not only as they were told of.
 	for _, o := range []*observer{secrets, objects} {
-		if standing := o.list(); !maps.Equal(standing, c.live) {
-			t.Errorf("%s are of commits\n%v, and should be\n%v", o.path, standing, c.live)
-		}
+		o.stands(c.live)
 	}
 	for name, n := range c.live {
 		g.fetches(name, "a", strconv.Itoa(n))
@@ -188,13 +185,18 @@ func (c *commits) next() {
 			name := extra(c.extras[0])
 			c.extras = c.extras[1:]
 			gone = append(gone, name+".yaml")
-			c.mu.Lock()
-			c.deleted[name] = true
-			c.mu.Unlock()
-			delete(c.live, name)
+			c.delete(name)
 		}
 	}
 	c.head = c.g.repo.Commit(files, gone...)
+}
+
+// delete notes that an object is deleted.
+func (c *commits) delete(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.deleted[name] = true
+	delete(c.live, name)
 }
 
 // mayDelete tells whether git has deleted it.
