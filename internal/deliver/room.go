@@ -29,6 +29,7 @@ type room struct {
 	state   roomState
 	wants   map[string]struct{} // the names of the objects that ask for delivery
 	secrets map[string]secretMeta
+	listed  string // the resource version of the last list
 }
 
 // A roomState is what may be said of a namespace's Secrets.
@@ -215,6 +216,10 @@ func (m *mirror) Delete(o any) error {
 func (m *mirror) Replace(list []any, version string) error {
 	r := (*room)(m)
 	r.mu.Lock()
+	if older(version, r.listed) {
+		clear(r.secrets) // the cluster was set back to a backup: its versions count from there
+	}
+	r.listed = version
 	listed := make(map[string]struct{}, len(list))
 	for _, o := range list {
 		secret, err := asReceived(o)
