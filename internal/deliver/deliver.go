@@ -157,6 +157,14 @@ func (c *Controller) Retry() {
 	}
 }
 
+// Waiting returns how many objects wait to be looked at; 0 while this replica does not lead.
+func (c *Controller) Waiting() int {
+	if l := c.leading(); l != nil {
+		return l.queue.Len()
+	}
+	return 0
+}
+
 func (c *Controller) leading() *lead {
 	c.mu.Lock()
 	defer c.mu.Unlock()

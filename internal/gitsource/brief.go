@@ -71,6 +71,18 @@ func (c *Controller) Statuses() []reconcile.Status {
 	return all
 }
 
+// Busy tells whether a source that runs here is in its first round, or applies a revision.
+func (c *Controller) Busy() bool {
+	sources := c.sources.Load()
+	if sources == nil {
+		return false
+	}
+	return slices.ContainsFunc(*sources, func(s *reconcile.Source) bool {
+		st := s.Status()
+		return st.LastAttempt.IsZero() || st.Applying != ""
+	})
+}
+
 // inWords has a status say an error as the condition Ready does: the documented reason, and what to do. Who may not
 // read GitSources has no other place to find that.
 func inWords(key store.Key, st reconcile.Status) reconcile.Status {

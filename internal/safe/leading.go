@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime/debug"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
@@ -82,7 +84,37 @@ func (l *leading) do(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return l.deliverer.Lead(ctx) })
 	group.Go(func() error { return l.sources.Lead(ctx) })
+	group.Go(func() error { l.tidy(ctx); return nil })
 	return group.Wait()
+}
+
+const (
+	// tidyPoll is how often tidy looks whether there is something to do.
+	tidyPoll = 500 * time.Millisecond
+	// tidyPause lies between two times that it gives memory back: that makes Go look through all of it.
+	tidyPause = time.Minute
+)
+
+// tidy gives memory back to the system whenever much was done, until ctx ends. To begin to lead, or to
+// apply many manifests, leaves a multiple of what Safe then holds as garbage.
+func (l *leading) tidy(ctx context.Context) {
+	ticker := time.NewTicker(tidyPoll)
+	defer ticker.Stop()
+	var next time.Time
+	for worked := false; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-ticker.C:
+			switch {
+			case l.sources.Busy() || l.deliverer.Waiting() > 0:
+				worked = true
+			case worked && now.After(next):
+				debug.FreeOSMemory()
+				worked, next = false, now.Add(tidyPause)
+			}
+		}
+	}
 }
 
 func (l *leading) unsealed() bool { return l.gate.Era() != 0 }
