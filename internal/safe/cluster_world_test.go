@@ -34,6 +34,7 @@ type cluster struct {
 
 	args, env []string // of the Deployment
 	replicas  []*replica
+	lease     time.Duration // after which another replica takes the lead; short, for tests
 
 	// The kubeconfigs of an operator, of an admin of Safe, and of a developer of namespace shop.
 	olga, ada, dana string
@@ -56,7 +57,7 @@ func newCluster(t testing.TB, overlay string) *cluster {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	c := &cluster{t: t, cp: cp, dir: dir}
+	c := &cluster{t: t, cp: cp, dir: dir, lease: 2 * time.Second}
 	if c.key, err = unseal.Generate(false); err != nil {
 		t.Fatal(err)
 	}
@@ -197,7 +198,7 @@ func (c *cluster) launchAs(name, kubeconfig string) *replica {
 	args := append(append([]string{}, c.args...), "--kubeconfig", kubeconfig,
 		"--listen-api", "127.0.0.1:0", "--listen-liveness", "127.0.0.1:0", "--listen-readiness", "127.0.0.1:0", "--listen-metrics", "127.0.0.1:0",
 		"--listen-webhooks", "127.0.0.1:0", "--mirror-dir", filepath.Join(c.dir, "mirrors-"+name), "--allow-git-address", "127.0.0.0/8",
-		"--lease-duration", "2s")
+		"--lease-duration", c.lease.String())
 	r := &replica{name: name, process: run(c.t, env, args...)}
 	r.at = r.process.logged(c.t, "started")
 	c.replicas = append(c.replicas, r)
