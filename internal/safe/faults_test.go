@@ -257,14 +257,14 @@ func behind(f repositoryFault, bad func(http.ResponseWriter, *http.Request, http
 }
 
 func served500() repositoryFault {
-	return behind(repositoryFault{name: "server out of order", says: "500", reason: "other"}, func(rw http.ResponseWriter, _ *http.Request, _ http.Handler) {
+	return behind(repositoryFault{name: "server out of order", says: "500", reason: "fetch"}, func(rw http.ResponseWriter, _ *http.Request, _ http.Handler) {
 		http.Error(rw, "<html>out of order</html>", http.StatusInternalServerError)
 	})
 }
 
 // cutOff is a server whose connection breaks in the middle of a pack.
 func cutOff() repositoryFault {
-	return behind(repositoryFault{name: "connection cut off in the pack", says: "EOF", reason: "other"}, func(rw http.ResponseWriter, r *http.Request, git http.Handler) {
+	return behind(repositoryFault{name: "connection cut off in the pack", says: "EOF", reason: "fetch"}, func(rw http.ResponseWriter, r *http.Request, git http.Handler) {
 		all := httptest.NewRecorder()
 		git.ServeHTTP(all, r)
 		maps.Copy(rw.Header(), all.Header())
@@ -363,7 +363,7 @@ func (w *world) suffersFromFullDisk(fill, empty func(), restart bool) {
 			return err
 		})
 		w.logs(0, "sync failed")
-		w.measures(`vsecm_sync_errors_total{reason="other",source="local.shop"}`, "", "")
+		w.measures(`vsecm_sync_errors_total{reason="fetch",source="local.shop"}`, "", "")
 		if a, err := db.get(t.Context(), "", ""); err != nil || a.values["db/password"] != "one" && a.values["db/password"] != "two" {
 			t.Errorf("the workload gets %s, %v", show(a.values), err)
 		}
