@@ -3,14 +3,11 @@ package gitsource
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"time"
 
 	"github.com/go-logr/logr"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -102,56 +99,7 @@ func (l *lister[T]) WatchWithContext(ctx context.Context, options metav1.ListOpt
 	if l.metadata {
 		request = request.SetHeader("Accept", metadataOnly)
 	}
-	body, err := request.Stream(ctx)
-	l.answered(ctx, err)
-	if err != nil {
-		var status apierrors.APIStatus
-		if !errors.As(err, &status) && options.SendInitialEvents != nil {
-			// The reflector would wait for its next try whether ctx ends or not, if it
-			// knew that the connection was refused.
-			return nil, errors.New(err.Error())
-		}
-		return nil, err
-	}
-	return watch.NewStreamWatcher(&eventDecoder[T]{json.NewDecoder(body), body, l.empty}, reporter{l.resource}), nil
-}
-
-// An eventDecoder reads the events of one watch.
-type eventDecoder[T object] struct {
-	json  *json.Decoder
-	body  io.ReadCloser
-	empty func() T
-}
-
-// Decode implements [watch.Decoder].
-func (d *eventDecoder[T]) Decode() (watch.EventType, runtime.Object, error) {
-	var event struct {
-		Type   watch.EventType `json:"type"`
-		Object json.RawMessage `json:"object"`
-	}
-	if err := d.json.Decode(&event); err != nil {
-		return "", nil, err
-	}
-	if event.Type == watch.Error {
-		status := &metav1.Status{}
-		err := json.Unmarshal(event.Object, status)
-		return event.Type, status, err
-	}
-	o := d.empty()
-	err := json.Unmarshal(event.Object, o)
-	return event.Type, o, err
-}
-
-// Close implements [watch.Decoder].
-func (d *eventDecoder[T]) Close() { _ = d.body.Close() }
-
-// reporter implements [watch.Reporter].
-type reporter struct{ resource schema.GroupResource }
-
-// AsObject implements [watch.Reporter].
-func (r reporter) AsObject(err error) runtime.Object {
-	status := apierrors.NewGenericServerResponse(500, "watch", r.resource, "", err.Error(), 0, true).Status()
-	return &status
+	return kube.Watch(ctx, request, options, l.resource, func() runtime.Object { return l.empty() }, l.answered)
 }
 
 // objects are a list, or a page of one.

@@ -3,13 +3,10 @@ package kubestore
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"sync"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
@@ -19,6 +16,9 @@ import (
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/internal/kube"
 )
+
+// resource is what a source follows.
+var resource = v1alpha1.GroupVersion.WithResource(v1alpha1.ResourceEncryptedSecrets).GroupResource()
 
 // A source lists and watches all objects. It decodes them itself: for a codec, one object that
 // it cannot decode breaks the whole list, and every watch that comes to it.
@@ -59,17 +59,7 @@ func (s *source) ListWithContext(ctx context.Context, options metav1.ListOptions
 // WatchWithContext implements [cache.ListerWatcherWithContext].
 func (s *source) WatchWithContext(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
 	options.Watch = true
-	body, err := s.request(options).Stream(ctx)
-	s.reached(ctx, err)
-	if err != nil {
-		if _, status := asStatus(err); !status && options.SendInitialEvents != nil {
-			// The reflector would wait for its next try whether ctx ends or not, if it
-			// knew that the connection was refused.
-			return nil, errors.New(err.Error())
-		}
-		return nil, err
-	}
-	return watch.NewStreamWatcher(&eventDecoder{json: json.NewDecoder(body), body: body}, reporter{}), nil
+	return kube.Watch(ctx, s.request(options), options, resource, func() runtime.Object { return &received{} }, s.reached)
 }
 
 func (s *source) request(options metav1.ListOptions) *rest.Request {
@@ -92,41 +82,4 @@ func (s *source) reached(ctx context.Context, err error) {
 	case changed:
 		s.log.Info("the Kubernetes API is back")
 	}
-}
-
-// An eventDecoder reads the events of one watch.
-type eventDecoder struct {
-	json *json.Decoder
-	body io.ReadCloser
-}
-
-// Decode implements [watch.Decoder].
-func (d *eventDecoder) Decode() (watch.EventType, runtime.Object, error) {
-	var event struct {
-		Type   watch.EventType `json:"type"`
-		Object json.RawMessage `json:"object"`
-	}
-	if err := d.json.Decode(&event); err != nil {
-		return "", nil, err
-	}
-	if event.Type == watch.Error {
-		status := &metav1.Status{}
-		err := json.Unmarshal(event.Object, status)
-		return event.Type, status, err
-	}
-	r := &received{}
-	err := json.Unmarshal(event.Object, r)
-	return event.Type, r, err
-}
-
-// Close implements [watch.Decoder].
-func (d *eventDecoder) Close() { _ = d.body.Close() }
-
-// reporter implements [watch.Reporter].
-type reporter struct{}
-
-// AsObject implements [watch.Reporter].
-func (reporter) AsObject(err error) runtime.Object {
-	status := apierrors.NewGenericServerResponse(500, "watch", v1alpha1.GroupVersion.WithResource(v1alpha1.ResourceEncryptedSecrets).GroupResource(), "", err.Error(), 0, true).Status()
-	return &status
 }
