@@ -45,7 +45,8 @@ needed, and no cluster where recipients are named.
 Values come from files, standard input or a hidden prompt. --from-literal is
 there for values that are no secret yet: the command line is seen by shell
 history (a leading space may keep it out) and by everybody who may list
-processes.
+processes. --generate makes a new one at random, which is sealed and shown to
+nobody; with several namespaces it is the same in each.
 
 With -w FILE, the manifest is created in the file, or merged into it: only the
 keys that are named change, and they are sealed for the scope, workloads and
@@ -75,6 +76,9 @@ changed.`,
 
   # Change one value, and leave the rest of the file as it is
   pass show shop/db | kubectl vsecm encrypt db --key password -w secrets/db.yaml
+
+  # A new password that nobody ever sees
+  kubectl vsecm encrypt db -n shop --generate password=24 -w secrets/db.yaml
 
   # What kubectl would create, delivered as a Kubernetes Secret
   kubectl create secret generic db --from-file=./password \
@@ -123,11 +127,11 @@ func (o *encryptOptions) check() error {
 		return withHint(errors.New("nothing to encrypt"), "give a NAME, or v1/Secret documents with -f")
 	case o.name != "" && len(o.inputs) > 0:
 		return errors.New("a NAME and -f exclude each other: the documents have names")
-	case len(o.inputs) > 0 && (o.values.any() || o.raw):
+	case len(o.inputs) > 0 && (o.values.given() || o.raw):
 		return errors.New("-f excludes --from-file, --from-literal, --from-env-file, --key and --raw")
 	case o.raw && o.values.key == "":
 		return withHint(errors.New("--raw needs the key that the value is for"), "name it with --key")
-	case o.raw && (o.write != "" || o.output.value != "" || len(o.namespaces) > 1 || len(o.values.files)+len(o.values.literals)+len(o.values.envFiles) > 0):
+	case o.raw && (o.write != "" || o.output.value != "" || len(o.namespaces) > 1 || len(o.values.files)+len(o.values.literals)+len(o.values.envFiles)+len(o.values.generate) > 0):
 		return errors.New("--raw takes one value, from standard input, for one namespace, and prints it alone: it excludes -w, -o and the other sources")
 	}
 	if o.name != "" {
@@ -142,6 +146,9 @@ func (o *encryptOptions) check() error {
 		if err := encrypt.ValidateNamespace(ns); err != nil {
 			return fmt.Errorf("--namespace: %w", err)
 		}
+	}
+	if err := o.values.checkGenerate(); err != nil {
+		return err
 	}
 	return o.spec.check()
 }
@@ -266,6 +273,9 @@ func (o *encryptOptions) runDocuments(ctx context.Context, p *project) error {
 			}
 		}
 	}()
+	if err := o.generateInto(documents); err != nil {
+		return err
+	}
 	for i, f := range files {
 		if err := documents[i].err; err != nil {
 			return err
@@ -334,6 +344,27 @@ func (o *encryptOptions) readDocuments(files []manifestFile) []documents {
 	}
 	_ = group.Wait() // each has its own error, told in the order of the files
 	return read
+}
+
+// generateInto adds the values of --generate to the one Secret that there is.
+func (o *encryptOptions) generateInto(all []documents) error {
+	if len(o.values.generate) == 0 {
+		return nil
+	}
+	var secrets []*encrypt.Secret
+	for _, ds := range all {
+		if ds.err != nil {
+			return ds.err
+		}
+		secrets = append(secrets, ds.secrets...)
+	}
+	if len(secrets) != 1 {
+		return withHint(fmt.Errorf("--generate is for one Secret, and there are %d in what -f names", len(secrets)), "encrypt them first, and add the value with 'encrypt NAME --generate … -w FILE'")
+	}
+	if secrets[0].Data == nil {
+		secrets[0].Data = make(map[string][]byte)
+	}
+	return o.values.generateInto(&values{byKey: secrets[0].Data}, o.streams.ErrOut)
 }
 
 // resolveOnce finds the recipients of each rule once: a folder may hold thousands

@@ -122,6 +122,9 @@ func (o *registerOptions) check() error {
 	if err := encrypt.ValidateName(o.name); err != nil {
 		return fmt.Errorf("name: %w", err)
 	}
+	if err := o.values.checkGenerate(); err != nil {
+		return err
+	}
 	return o.spec.check()
 }
 

@@ -2,8 +2,10 @@ package cli
 
 import (
 	"bytes"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -22,6 +24,9 @@ type valueFlags struct {
 	literals []string
 	envFiles []string
 	key      string
+	generate []string
+
+	random io.Reader // what values are made of
 }
 
 func (f *valueFlags) addTo(cmd *cobra.Command) {
@@ -29,9 +34,13 @@ func (f *valueFlags) addTo(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVar(&f.literals, "from-literal", nil, "Take a value from the command line, `KEY=VALUE`, where shell history and process lists show it. May be repeated")
 	cmd.Flags().StringArrayVar(&f.envFiles, "from-env-file", nil, "Take values from the lines KEY=VALUE of this `FILE`. May be repeated")
 	cmd.Flags().StringVar(&f.key, "key", "", "Take the value of this one `KEY` from standard input, or from a hidden prompt on a terminal")
+	cmd.Flags().StringArrayVar(&f.generate, "generate", nil, "Make a random value that nobody gets to see, `KEY=LENGTH[:CHARSET]`. CHARSET is alnum (the default), letters, digits, hex, base64url, ascii, or chars= and the characters. May be repeated")
+	_ = cmd.RegisterFlagCompletionFunc("generate", cobra.NoFileCompletions)
+	f.random = rand.Reader
 }
 
-func (f *valueFlags) any() bool {
+// given tells whether a source of values is named.
+func (f *valueFlags) given() bool {
 	return len(f.files)+len(f.literals)+len(f.envFiles) > 0 || f.key != ""
 }
 
@@ -50,7 +59,7 @@ func (f *valueFlags) read(streams genericiooptions.IOStreams) (map[string][]byte
 }
 
 func (f *valueFlags) readInto(vs *values, streams genericiooptions.IOStreams) error {
-	if !f.any() {
+	if !f.given() && len(f.generate) == 0 {
 		return vs.askAll(streams)
 	}
 	if f.key != "" {
@@ -78,7 +87,7 @@ func (f *valueFlags) readInto(vs *values, streams genericiooptions.IOStreams) er
 			return err
 		}
 	}
-	return nil
+	return f.generateInto(vs, streams.ErrOut)
 }
 
 func wipe(byKey map[string][]byte) {
@@ -152,7 +161,7 @@ func (vs *values) stdin(streams genericiooptions.IOStreams) ([]byte, error) {
 func (vs *values) askAll(streams genericiooptions.IOStreams) error {
 	t := terminalOf(streams)
 	if t == nil {
-		return withHint(errors.New("no values to encrypt"), "name a source: --from-file, --from-env-file, or --key for standard input")
+		return withHint(errors.New("no values to encrypt"), "name a source: --from-file, --from-env-file, --generate, or --key for standard input")
 	}
 	for {
 		key, err := t.ask("key (empty to end): ")
