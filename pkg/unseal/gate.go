@@ -3,6 +3,7 @@ package unseal
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"sync"
 
 	"filippo.io/age"
@@ -19,6 +20,7 @@ type Gate struct {
 	mu   sync.RWMutex // held for reading while a key is used
 	keys *Keyring     // nil while shut
 	era  uint64
+	turn uint64
 }
 
 var _ encrypt.Keys = (*Gate)(nil)
@@ -31,6 +33,7 @@ func NewGate() *Gate { return new(Gate) }
 func (g *Gate) Open(keys *Keyring) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.turn++
 	if g.keys == nil {
 		g.era++
 	} else {
@@ -66,7 +69,52 @@ func (g *Gate) Era() uint64 {
 	return g.era
 }
 
-// RetiredText returns the text of the retired keys, as [ParseAll] reads it; nil if none is
+// Turn returns 0 while the gate is shut, and otherwise a number that is another after every
+// Open, also of an open gate. Whoever was refused for want of a key tries again when it
+// is another.
+func (g *Gate) Turn() uint64 {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	if g.keys == nil {
+		return 0
+	}
+	return g.turn
+}
+
+// Held returns the id of the active key, and those of the others, sorted. The first is empty
+// while the gate is shut.
+func (g *Gate) Held() (active encrypt.KeyID, others []encrypt.KeyID) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	if g.keys == nil {
+		return "", nil
+	}
+	active = g.keys.active.KeyID()
+	for id := range g.keys.byID {
+		if id != active {
+			others = append(others, id)
+		}
+	}
+	slices.Sort(others)
+	return active, others
+}
+
+// Alone returns a view through the gate that holds the key of this id, for as long as the gate
+// does, and no other: what it opens needs no other key.
+func (g *Gate) Alone(id encrypt.KeyID) encrypt.Keys { return alone{g, id} }
+
+// ActiveText returns the text of the active key, as [Parse] reads it; nil while the gate is
+// shut. It is the caller's to wipe.
+func (g *Gate) ActiveText() []byte {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	if g.keys == nil {
+		return nil
+	}
+	return g.keys.active.Text()
+}
+
+// RetiredText returns the text of the keys that are not the active one, as [ParseAll] reads it; nil if none is
 // held. It is the caller's to wipe.
 func (g *Gate) RetiredText() []byte {
 	g.mu.RLock()
@@ -119,4 +167,17 @@ func (p passage) Unwrap(stanzas []*age.Stanza) (fileKey []byte, err error) {
 		return nil, ErrShut
 	}
 	return key.Unwrap(stanzas)
+}
+
+// An alone is one key of a gate.
+type alone struct {
+	gate *Gate
+	id   encrypt.KeyID
+}
+
+func (a alone) Identity(id encrypt.KeyID) (age.Identity, bool) {
+	if id != a.id {
+		return nil, false
+	}
+	return a.gate.Identity(id)
 }
