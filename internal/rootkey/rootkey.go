@@ -50,6 +50,12 @@ type Status struct {
 	// Ceremonies is the progress of every set, the furthest first, where there are
 	// several.
 	Ceremonies []Progress `json:"ceremonies,omitempty"`
+	// Rekey is the re-key that is under way, if one is.
+	Rekey *RekeyShown `json:"rekey,omitempty"`
+	// Missing are the ids of the keys that are needed still, all of them, where a sealed Safe needs
+	// two: in the middle of a re-key of one that keeps its keys in memory alone. Progress
+	// counts the keys then, while no shares are held.
+	Missing []encrypt.KeyID `json:"missing,omitempty"`
 }
 
 // Progress counts what was given of what is needed to unseal.
