@@ -2,12 +2,14 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -21,6 +23,7 @@ import (
 type listOptions struct {
 	streams genericiooptions.IOStreams
 	conn    *connection
+	now     func() time.Time
 
 	names     []string
 	namespace string
@@ -28,11 +31,12 @@ type listOptions struct {
 	selector  string
 	noHeaders bool
 	sources   bool
+	olderThan ageFlag
 	output    outputFlag
 }
 
 func newList(streams genericiooptions.IOStreams, conn *connection) *cobra.Command {
-	o := listOptions{streams: streams, conn: conn, output: outputFlag{forms: []string{"wide", "json", "yaml", "name"}}}
+	o := listOptions{streams: streams, conn: conn, now: time.Now, output: outputFlag{forms: []string{"wide", "json", "yaml", "name"}}}
 	cmd := &cobra.Command{
 		Use:   "list [NAME…] [-n NAMESPACE | -A] [flags]",
 		Short: "List the EncryptedSecrets in the cluster, and how they fare",
@@ -46,8 +50,17 @@ they are sealed to, the revision that it came with, when its Kubernetes Secret
 was written last, and what Safe says of it. The objects are read in your own
 name: Safe need not run.
 
+--older-than lists only what has a value that was sealed longer ago than that,
+and names such keys: it may be time for new passwords. A re-key does not make a
+value newer. When a value was sealed stands in its header, as whoever sealed it
+wrote it; a value that does not say is listed too.
+
 Exit codes: 0 done, also where there are none, 1 error.`,
 		Example: `  kubectl vsecm list -n shop
+
+  # Passwords that are due, and a new one for the first of them
+  kubectl vsecm list -A --older-than 90d
+  kubectl vsecm encrypt db --generate password=24 -w secrets/db.yaml
 
   # What did not arrive, and why
   kubectl vsecm list -A -o wide | grep -v ' True '
@@ -67,7 +80,9 @@ Exit codes: 0 done, also where there are none, 1 error.`,
 	cmd.Flags().StringVarP(&o.selector, "selector", "l", "", "List only what has these `LABELS`, as with kubectl")
 	cmd.Flags().BoolVar(&o.noHeaders, "no-headers", false, "Leave out the table's header")
 	cmd.Flags().BoolVar(&o.sources, "sources", false, "List git sources instead")
+	cmd.Flags().Var(&o.olderThan, "older-than", "List only what has values that were sealed longer ago than this `AGE`: 90d, or 2160h")
 	o.output.addTo(cmd, "Form of the output")
+	_ = cmd.RegisterFlagCompletionFunc("older-than", cobra.FixedCompletions([]string{"30d", "90d", "365d"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("namespace", completeNamespaces(conn))
 	_ = cmd.RegisterFlagCompletionFunc("selector", cobra.NoFileCompletions)
 	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
@@ -98,6 +113,8 @@ func (o listOptions) check() error {
 		return withHint(errors.New("a NAME is of one namespace, and -A of all"), "name it with -n")
 	case o.selector != "" && len(o.names) > 0:
 		return errors.New("a NAME and --selector exclude each other")
+	case o.sources && o.olderThan.age > 0:
+		return errors.New("--older-than is for EncryptedSecrets, and excludes --sources")
 	}
 	if _, err := labels.Parse(o.selector); err != nil {
 		return errors.New("--selector: want KEY=VALUE, KEY!=VALUE, KEY or !KEY, several joined by commas")
@@ -128,42 +145,48 @@ func (o listOptions) run(ctx context.Context) error {
 	defer cluster.close()
 	switch {
 	case o.output.value == "json" || o.output.value == "yaml":
-		printer := &objectPrinter{w: o.streams.Out, form: o.output.value, alone: len(o.names) == 1}
-		_, err := list(ctx, o, cluster, namespace, printer.object)
+		printer := &objectPrinter{w: o.streams.Out, form: o.output.value, alone: len(o.names) == 1 && o.olderThan.age == 0}
+		before := o.now().Add(-o.olderThan.age)
+		err := list(ctx, o, cluster, namespace, func(raw *json.RawMessage) error {
+			if o.olderThan.age > 0 {
+				if old, err := isOld(*raw, before); !old || err != nil {
+					return err
+				}
+			}
+			return printer.object(raw)
+		})
 		if err == nil || printer.some {
 			err = errors.Join(err, printer.end())
 		}
 		return err
 	case o.sources:
 		return listRows(ctx, o, cluster, namespace, sourceHeader, (*listedSource).row)
+	case o.olderThan.age > 0:
+		return listRows(ctx, o, cluster, namespace, agedHeader, agedRow(o.now(), o.olderThan.age))
 	}
 	return listRows(ctx, o, cluster, namespace, secretHeader, (*listedSecret).row)
 }
 
 // list calls do with every object that was asked for. Of several names, the errors of those that cannot be had
 // are told at the end.
-func list[T any](ctx context.Context, o listOptions, c *cluster, namespace string, do func(*T) error) (n int, err error) {
-	counted := func(item *T) error {
-		n++
-		return do(item)
-	}
+func list[T any](ctx context.Context, o listOptions, c *cluster, namespace string, do func(*T) error) error {
 	if len(o.names) == 0 {
-		err := each(ctx, c, c.objects(o.resource(), namespace), o.selector, counted)
-		return n, wordObjects(missingKind(err, o.kinds()), "listing "+o.kinds(), namespace)
+		err := each(ctx, c, c.objects(o.resource(), namespace), o.selector, do)
+		return wordObjects(missingKind(err, o.kinds()), "listing "+o.kinds(), namespace)
 	}
 	var errs []error
 	for _, name := range o.names {
 		item := new(T)
 		err := c.call(ctx, http.MethodGet, c.objects(o.resource(), namespace, name), nil, item)
 		if err == nil {
-			if err := counted(item); err != nil {
-				return n, err
+			if err := do(item); err != nil {
+				return err
 			}
 			continue
 		}
 		errs = append(errs, notThere(err, strings.TrimSuffix(o.kinds(), "s"), namespace, name))
 	}
-	return n, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
 // notThere words the error of reading an object by its name.
@@ -174,7 +197,7 @@ func notThere(err error, kind, namespace, name string) error {
 	return wordObjects(err, "reading "+namespace+"/"+name, namespace)
 }
 
-// listRows prints a table of what was asked for.
+// listRows prints a table of what was asked for, and has a row.
 func listRows[T any](ctx context.Context, o listOptions, c *cluster, namespace string, header func(wide bool) []string, row func(item *T, wide bool) []string) error {
 	wide := o.output.value == "wide"
 	table := newTable(o.streams.Out)
@@ -185,8 +208,13 @@ func listRows[T any](ctx context.Context, o listOptions, c *cluster, namespace s
 		}
 		table.header(cells)
 	}
-	n, err := list(ctx, o, c, namespace, func(item *T) error {
+	n := 0
+	err := list(ctx, o, c, namespace, func(item *T) error {
 		cells := row(item, wide)
+		if cells == nil {
+			return nil
+		}
+		n++
 		switch {
 		case o.output.value == "name":
 			cells = []string{strings.ToLower(strings.TrimSuffix(o.kinds(), "s")) + "." + v1alpha1.Group + "/" + cells[1]}
@@ -200,11 +228,14 @@ func listRows[T any](ctx context.Context, o listOptions, c *cluster, namespace s
 		return err
 	}
 	if n == 0 && err == nil {
-		where := ""
+		which, where := o.kinds(), ""
+		if o.olderThan.age > 0 {
+			which += " with values older than " + o.olderThan.text
+		}
 		if !o.all {
 			where = " in namespace " + namespace
 		}
-		fmt.Fprintf(o.streams.ErrOut, "No %s found%s.\n", o.kinds(), where)
+		fmt.Fprintf(o.streams.ErrOut, "No %s found%s.\n", which, where)
 	}
 	return err
 }
