@@ -95,7 +95,7 @@ type Source struct {
 	woken     chan struct{}
 	scheduled chan time.Time
 
-	round   gosync.Mutex // one at a time; guards what follows
+	round   roundLock // one at a time; guards what follows
 	started bool
 	era     uint64 // in which the round began
 	applied store.SourceState
@@ -174,6 +174,7 @@ func New(config Config, dir string, deps Deps) (*Source, error) {
 		mirror: mirror,
 		told:   make(map[string]*encrypt.Fault),
 		sight:  newSight(),
+		round:  newRoundLock(),
 		woken:  make(chan struct{}, 1), scheduled: make(chan time.Time, 1),
 		status: Status{
 			Source: config.Name, URL: config.Remote.URL,

@@ -1,0 +1,210 @@
+// Package rekey finds out what still needs a root key that is to go.
+//
+// A header says which keys a value was sealed to, and is only believed where it speaks against letting a key go: that
+// the active key opens a value is known once it did, alone. So [Checker.Check] opens all that is stored, and all
+// that stands at the head of every git source, which it fetches first. What a source does not show (it is
+// suspended, its server is away) blocks, too: whatever is there comes back one day.
+package rekey
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
+	"github.com/vsecm/kubectl-vsecm/internal/reconcile"
+	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
+)
+
+var (
+	// ErrSealed says that Safe is sealed, or was while a check went on.
+	ErrSealed = errors.New("sealed")
+	// ErrChanged says that the keys became others while a check went on, so that it says nothing.
+	ErrChanged = errors.New("the root keys were changed while the values were being checked; check again")
+)
+
+// Keys are the root keys that are held, as [unseal.Gate] lets them through.
+type Keys interface {
+	// Turn is 0 while none is held, and another number whenever they may be others.
+	Turn() uint64
+	// Held returns the active key and the others.
+	Held() (active encrypt.KeyID, others []encrypt.KeyID)
+	// Alone holds one of them and no other.
+	Alone(id encrypt.KeyID) encrypt.Keys
+}
+
+// A Config is what a [Checker] works with.
+type Config struct {
+	Keys Keys
+	// Stored returns every stored object. faults are those that are stored and cannot be read.
+	Stored func(context.Context) (objects []*v1alpha1.EncryptedSecret, faults []Need, err error)
+	// Heads has visit see every manifest at the head of every source, perhaps from several goroutines, and returns
+	// a head for each source that there is. An error says that it could not be done here and now.
+	Heads func(ctx context.Context, visit func(source string, m encrypt.Manifest)) ([]reconcile.Head, error)
+	// Now is the clock; nil for the machine's.
+	Now func() time.Time
+}
+
+// A Checker checks whether keys may go. It is safe for concurrent use.
+type Checker struct {
+	config Config
+	turn   chan struct{} // holds a token while a check goes on: two would cost twice the memory, and take as long
+}
+
+// New returns a checker.
+func New(c Config) *Checker {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return &Checker{config: c, turn: make(chan struct{}, 1)}
+}
+
+// Check opens with the active key alone what is stored and what is at the head of every source. It keeps every
+// processor busy; nothing that it learnt is kept. Errors: [ErrSealed], [ErrChanged], ctx's, and those of Stored
+// and Heads.
+func (c *Checker) Check(ctx context.Context) (Report, error) {
+	select {
+	case c.turn <- struct{}{}:
+		defer func() { <-c.turn }()
+	case <-ctx.Done():
+		return Report{}, ctx.Err()
+	}
+	turn := c.config.Keys.Turn()
+	if turn == 0 {
+		return Report{}, ErrSealed
+	}
+	defer debug.FreeOSMemory() // what was read of repositories
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	active, others := c.config.Keys.Held()
+	k := &check{
+		checker: c, cancel: cancel, turn: turn, active: active, others: others, alone: c.config.Keys.Alone(active),
+		now: c.config.Now(), stored: make(map[string]*finding), report: Report{KeyID: active, BySource: make(map[string]int)},
+	}
+	err := k.run(ctx)
+	// Of a check that has seen other keys, or none, nothing counts, not even why it failed.
+	switch c.config.Keys.Turn() {
+	case turn:
+	case 0:
+		return Report{}, ErrSealed
+	default:
+		return Report{}, ErrChanged
+	}
+	if err != nil {
+		return Report{}, err
+	}
+	k.report.tidy()
+	return k.report, nil
+}
+
+// queue is how many values wait for a processor.
+const queue = 64
+
+func (k *check) run(ctx context.Context) error {
+	objects, faults, err := k.checker.config.Stored(ctx)
+	if err != nil {
+		return fmt.Errorf("the stored objects cannot be listed: %w", err)
+	}
+	for _, f := range faults {
+		k.found(&finding{verdict: needed, need: f})
+	}
+	// First what is stored: what is at a head as it is stored need not be opened again then.
+	if err := k.each(ctx, func(give func(value)) error {
+		for _, o := range objects {
+			k.visit(give, o.Labels[v1alpha1.LabelSource], encrypt.Manifest{Object: o})
+		}
+		return nil
+	}, k.took); err != nil {
+		return err
+	}
+	err = k.each(ctx, func(give func(value)) error {
+		heads, err := k.checker.config.Heads(ctx, func(source string, m encrypt.Manifest) { k.visit(give, source, m) })
+		for _, h := range heads {
+			k.head(h)
+		}
+		return err
+	}, func(_ value, f *finding) { k.found(f) })
+	k.report.Needs, k.report.Unreadable = k.with(k.report.Needs, needed), k.with(k.report.Unreadable, unreadable)
+	return err
+}
+
+// with adds what was found of stored values to a list.
+func (k *check) with(list []Need, v verdict) []Need {
+	for _, f := range k.open {
+		if f.verdict == v {
+			list = append(list, f.need)
+		}
+	}
+	return list
+}
+
+// each opens the values that from gives, on all processors, and has note see what was found, which several
+// goroutines do.
+func (k *check) each(ctx context.Context, from func(give func(value)) error, note func(value, *finding)) error {
+	values := make(chan value, queue)
+	group, ctx := errgroup.WithContext(ctx)
+	for range runtime.GOMAXPROCS(0) {
+		group.Go(func() error {
+			for v := range values {
+				if note(v, k.judge(v)); k.checker.config.Keys.Turn() != k.turn {
+					k.cancel() // nothing of it counts any more
+				}
+			}
+			return nil
+		})
+	}
+	group.Go(func() error {
+		defer close(values)
+		err := from(func(v value) {
+			select {
+			case values <- v:
+			case <-ctx.Done():
+			}
+		})
+		if err == nil {
+			err = ctx.Err()
+		}
+		return err
+	})
+	return group.Wait()
+}
+
+// visit gives the values of a manifest that need to be opened.
+func (k *check) visit(give func(value), source string, m encrypt.Manifest) {
+	for _, key := range slices.Sorted(maps.Keys(m.Object.Spec.EncryptedData)) {
+		v := value{source: source, manifest: m, key: key, sealed: m.Object.Spec.EncryptedData[key], binding: encrypt.BindingOf(m.Object, key)}
+		if m.File != "" && k.known(v) {
+			continue
+		}
+		give(v)
+	}
+}
+
+// head takes what a source's head says beside its manifests.
+func (k *check) head(h reconcile.Head) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if h.Err != nil {
+		k.report.Unread = append(k.report.Unread, Unread{h.Source, h.Err.Error()})
+	}
+	for _, f := range h.Faults {
+		k.list(&finding{verdict: needed, need: Need{
+			Source: h.Source, Namespace: f.Namespace, Name: f.Name, File: f.File, Line: f.Line,
+			Why: fmt.Sprintf("cannot be read, so whether it needs another key cannot be told: %v", f.Err),
+		}})
+	}
+	if k.report.NeedCount += h.FaultCount; h.FaultCount > 0 {
+		k.report.BySource[h.Source] += h.FaultCount
+	}
+	for _, s := range h.Skips {
+		k.list(&finding{verdict: unreadable, need: Need{Source: h.Source, File: s.Path, Why: "it is never read: " + s.Reason}})
+	}
+	k.report.UnreadableCount += len(h.Skips)
+}
