@@ -23,8 +23,8 @@
 //
 // [ReadManifests] reads the YAML and JSON that crosses a trust boundary: every
 // fault names its file, line and field, and one bad document does not hide the
-// others. [SetValues] changes single values of a manifest and keeps every other
-// byte, comments and order included.
+// others. [SetValues] changes single values of a manifest, [ReplaceValues] many
+// values of a file, and both keep every other byte, comments and order included.
 //
 // The formats are written down in docs/formats.md, precisely enough for
 // another implementation; testdata/vectors lets it check itself.

@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
@@ -167,10 +168,7 @@ func spliceValue(data []byte, entries *yaml.Node, key, value string) (splice, er
 			if err != nil {
 				return splice{}, err
 			}
-			if data[start] == '"' || data[start] == '\'' {
-				value = string(data[start]) + value + string(data[start])
-			}
-			return splice{start, end, value}, nil
+			return overwrite(data, start, end, value), nil
 		}
 	}
 	if len(entries.Content) == 0 {
@@ -180,6 +178,14 @@ func spliceValue(data []byte, entries *yaml.Node, key, value string) (splice, er
 		return addToFlow(data, entries, key, value)
 	}
 	return addToBlock(data, entries, key, value)
+}
+
+// overwrite puts value in the place of a scalar, in its quotes.
+func overwrite(data []byte, start, end int, value string) splice {
+	if data[start] == '"' || data[start] == '\'' {
+		value = string(data[start]) + value + string(data[start])
+	}
+	return splice{start, end, value}
 }
 
 func addToBlock(data []byte, entries *yaml.Node, key, value string) (splice, error) {
@@ -245,29 +251,33 @@ func insertAfter(entries *yaml.Node, key string) int {
 // scalarRange returns where the text of a scalar that stands on one line begins
 // and ends.
 func scalarRange(data []byte, n *yaml.Node) (start, end int, err error) {
-	unsupported := errors.New("the value is written in a way that cannot be edited in place: put it on one line")
 	start, err = offset(data, n.Line, n.Column)
-	if err != nil {
-		return 0, 0, err
+	if err == nil {
+		end, err = scalarEnd(data, start, n)
 	}
-	line := data[start:]
-	if i := bytes.IndexByte(line, '\n'); i >= 0 {
-		line = line[:i]
+	return start, end, err
+}
+
+// scalarEnd returns where the text of a scalar ends that begins at start. It reads no more of data
+// than the scalar.
+func scalarEnd(data []byte, start int, n *yaml.Node) (end int, err error) {
+	unsupported := errors.New("the value is written in a way that cannot be edited in place: put it on one line")
+	if n.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0 || strings.Contains(n.Value, "\n") {
+		return 0, unsupported
 	}
-	switch {
-	case n.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0:
-		return 0, 0, unsupported
-	case n.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle) != 0:
-		// A sealed value holds no quote, so the next one ends it.
-		i := bytes.IndexByte(line[1:], line[0])
-		if i < 0 || string(line[1:1+i]) != n.Value {
-			return 0, 0, unsupported
+	text := data[start:]
+	if n.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle) == 0 {
+		if !bytes.HasPrefix(text, []byte(n.Value)) || n.Value == "" {
+			return 0, unsupported
 		}
-		return start, start + i + 2, nil
-	case !bytes.HasPrefix(line, []byte(n.Value)) || n.Value == "":
-		return 0, 0, unsupported
+		return start + len(n.Value), nil
 	}
-	return start, start + len(n.Value), nil
+	// A sealed value holds no quote, so the next one ends it.
+	quote, size := text[:1], len(n.Value)+2
+	if len(text) < size || string(text[1:size-1]) != n.Value || text[size-1] != quote[0] || strings.Contains(n.Value, string(quote)) {
+		return 0, unsupported
+	}
+	return start + size, nil
 }
 
 // offset turns a line and a column, both from 1, the column in characters, into

@@ -107,7 +107,12 @@ type PlainSecret struct {
 // others; only a file that breaks off being YAML hides what comes after. It takes time in proportion to the size of data, which
 // may be hostile: what could take longer is a fault.
 func ReadManifests(file string, data []byte, defaultNamespace string) Manifests {
-	var ms Manifests
+	ms, _ := readManifests(file, data, defaultNamespace)
+	return ms
+}
+
+// readManifests is ReadManifests that returns the root node of each object, too.
+func readManifests(file string, data []byte, defaultNamespace string) (ms Manifests, nodes []*yaml.Node) {
 	documents, fault := readDocuments(file, data)
 	for _, doc := range documents {
 		d := decoder{file: file}
@@ -121,6 +126,7 @@ func ReadManifests(file string, data []byte, defaultNamespace string) Manifests 
 		case kind == v1alpha1.KindEncryptedSecret:
 			if m, ok := d.encryptedSecret(doc, defaultNamespace); ok {
 				ms.Objects = append(ms.Objects, m)
+				nodes = append(nodes, doc)
 			}
 		case kind == "GitSource":
 			ms.Skipped++ // a kind of ours that git does not deliver
@@ -134,7 +140,7 @@ func ReadManifests(file string, data []byte, defaultNamespace string) Manifests 
 			ms.Skipped++
 		}
 	}
-	return ms
+	return ms, nodes
 }
 
 // mentionsUs tells a broken file that may be ours from the templates and notes

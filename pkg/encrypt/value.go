@@ -91,8 +91,14 @@ func Seal(value []byte, b Binding, to []Recipient, now time.Time) (string, error
 	if err != nil {
 		return "", err
 	}
+	return seal(value, b, to, now)
+}
+
+// seal seals a value that is not too large to recipients that are unique, for a binding whose body
+// is canonical.
+func seal(value []byte, b Binding, to []Recipient, at time.Time) (string, error) {
 	var file bytes.Buffer
-	w, err := age.Encrypt(&file, boundRecipients{to: to, binding: b, sealedAt: now})
+	w, err := age.Encrypt(&file, boundRecipients{to: to, binding: b, sealedAt: at})
 	if err != nil {
 		return "", fmt.Errorf("sealing %s: %w", b.place(), err)
 	}
@@ -174,11 +180,16 @@ func Open(sealed string, b Binding, keys Keys, now time.Time) ([]byte, error) {
 	if err := b.Validate(); err != nil {
 		return nil, err
 	}
+	return open(sealed, func(i Info) error { return i.Check(b, now) }, keys)
+}
+
+// open recovers the value of sealed, if may allows it for what its stanza says.
+func open(sealed string, may func(Info) error, keys Keys) ([]byte, error) {
 	raw, size, err := decode(sealed)
 	if err != nil {
 		return nil, err
 	}
-	identity := &boundIdentity{binding: b, keys: keys, now: now}
+	identity := &boundIdentity{may: may, keys: keys}
 	r, err := age.Decrypt(bytes.NewReader(raw), identity)
 	if identity.refused != nil {
 		return nil, identity.refused
@@ -203,9 +214,8 @@ func Open(sealed string, b Binding, keys Keys, now time.Time) ([]byte, error) {
 // file key. age is given nothing else: it would try its own identities first
 // and never ask for the binding.
 type boundIdentity struct {
-	binding Binding
-	keys    Keys
-	now     time.Time
+	may  func(Info) error
+	keys Keys
 
 	// refused is why there was no private-key operation, or why it failed.
 	refused error
@@ -224,7 +234,7 @@ func (i *boundIdentity) unwrap(stanzas []*age.Stanza) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := info.Check(i.binding, i.now); err != nil {
+	if err := i.may(info); err != nil {
 		return nil, err
 	}
 	for _, id := range info.KeyIDs {
