@@ -362,7 +362,8 @@ func (c *counter) Read(p []byte) (int, error) {
 
 // damaged is [ErrDamaged] with where, and what there was to say.
 func damaged(where string, err error) error {
-	if errors.Is(err, io.ErrUnexpectedEOF) {
+	// No error but the one after the last object is io.EOF.
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
 		return fmt.Errorf("%w: %.120s: it is cut off", ErrDamaged, where)
 	}
 	return fmt.Errorf("%w: %.120s: %w", ErrDamaged, where, err)

@@ -43,6 +43,9 @@ func (r *Reader) indexFault(err error) error {
 	if r.plain.err != nil {
 		return damaged("in entry "+indexEntry, r.plain.err)
 	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		err = errors.New("it is not whole")
+	}
 	return fmt.Errorf("%w: entry %s: %w", ErrFormat, indexEntry, err)
 }
 
