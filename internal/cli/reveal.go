@@ -1,23 +1,19 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"maps"
+	"io/fs"
+	"os"
 	"slices"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
-	"github.com/vsecm/kubectl-vsecm/internal/shellenv"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
-	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
 
 type revealOptions struct {
@@ -25,86 +21,195 @@ type revealOptions struct {
 	safe    safeFlag
 	now     func() time.Time
 
-	file      string
-	rootKey   string
-	name      string
-	namespace string
-	key       string
+	names         []string
+	namespace     string
+	all           bool
+	allNamespaces bool
+	key           string
+
+	file   string
+	backup string
+	keys   keyFlags
+
 	output    outputFlag
+	out       string
+	overwrite bool
 }
 
 func newReveal(streams genericiooptions.IOStreams, conn *connection) *cobra.Command {
-	o := revealOptions{streams: streams, safe: safeFlag{conn: conn}, now: time.Now, output: outputFlag{forms: []string{"yaml", "json", "env"}}}
+	o := revealOptions{streams: streams, safe: safeFlag{conn: conn}, now: time.Now, output: outputFlag{forms: []string{"yaml", "json", "env", formRaw}}}
 	cmd := &cobra.Command{
-		Use:   "reveal (NAME | -f FILE --root-key FILE) [-n NAMESPACE] [flags]",
-		Short: "Show what is sealed, through Safe or with the root key",
-		Long: `Show a secret's values.
+		Use:   "reveal (NAME… | --all | -A | -f FILE | --backup FILE) [flags]",
+		Short: "Show what is sealed, through Safe, with a key, or from a backup",
+		Long: `Show secrets' values.
 
-With a NAME alone, Safe opens it, for whoever may reveal secrets in that
-namespace; Safe's audit log has it. With -f and --root-key, the manifests in a
-file are decrypted here, without Safe and without a cluster: this is for
-disaster recovery.
+With NAMEs, --all or -A, Safe opens them, for whoever may reveal secrets in
+those namespaces; Safe's audit log has each, with who it was. --all and -A list
+in your own name what there is.
 
-The output is in the clear: v1/Secret documents (yaml, json), or lines
-NAME_KEY='VALUE' for a shell (env). With --key it is exactly the value's bytes
-and nothing else. Each value is held to the place where it stands: one that was
-copied from elsewhere is refused, and then nothing is printed.
+With -f, the manifests in a file are opened here, without Safe and without a
+cluster: with --root-key; with enough shares of it (--share, once for each, and
+their public file, --shares); or with the identity of another recipient that
+they were sealed to, a break-glass key, from -i. With --backup, the values come
+from an archive of 'kubectl vsecm backup', which is opened with -i, or its
+passphrase. Of a file or a backup you get everything, or what NAMEs and -n say.
 
-Exit codes: 0 done, 1 error.`,
+The output is in the clear: v1/Secret documents (yaml, json), lines
+NAME_KEY='VALUE' for a shell (env), or exactly the bytes of one value and
+nothing else (raw, or --key). --out puts it into a new file that only you may
+read. Each value is held to the place where it stands: one that was copied from
+elsewhere is refused, and then nothing is printed. Where you ask for everything
+there is, the others are printed, and what cannot be shown is named.
+
+Exit codes: 0 done; 1 error, nothing was printed; 2 all was asked for, and some
+of it cannot be shown.`,
 		Example: `  # Through Safe
   kubectl vsecm reveal db -n shop --key password
+
+  # Everything there is, into a file
+  kubectl vsecm reveal -A --out everything.yaml
 
   # Everything in a file
   kubectl vsecm reveal -f secrets/db.yaml --root-key root-key.txt
 
-  # Exactly the bytes of one value
-  kubectl vsecm reveal -f db.yaml --root-key root-key.txt --key tls.key >tls.key
-
   # The root key from a password manager
   pass show vsecm/root-key |
-    kubectl vsecm reveal -f secrets/db.yaml --root-key - --key password`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 1 {
-				return exactArgs(1, "at most one NAME")(cmd, args)
-			}
-			if len(args) == 1 {
-				o.name = args[0]
-			}
-			return nil
+    kubectl vsecm reveal -f secrets/db.yaml --root-key - --key password
+
+  # With two holders' shares, or with a break-glass key
+  kubectl vsecm reveal -f db.yaml --shares vsecm-shares.yaml \
+    --share alice.txt --share bob.txt
+  kubectl vsecm reveal -f db.yaml -i break-glass.txt
+
+  # Exactly the bytes of one value, from a backup
+  kubectl vsecm reveal db -n shop --backup safe.backup -i backup-key.txt \
+    --key tls.key --out tls.key`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.names = args
+			return o.run(cmd.Context())
 		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
 	}
-	cmd.Flags().StringVarP(&o.file, "filename", "f", "", "The `FILE` of manifests, or - for standard input")
-	cmd.Flags().StringVar(&o.rootKey, "root-key", "", "The `FILE` of the root key, or - for standard input")
-	cmd.Flags().StringVarP(&o.namespace, "namespace", "n", "", "The secret's `NAMESPACE`, by default the current context's; of a file, only the manifests of it")
+	cmd.Flags().StringVarP(&o.file, "filename", "f", "", "Open the manifests in this `FILE`, or - for standard input")
+	cmd.Flags().StringVar(&o.backup, "backup", "", "Take the values from this `FILE`, a backup's")
+	cmd.Flags().StringVarP(&o.namespace, "namespace", "n", "", "The secrets' `NAMESPACE`, by default the current context's; of a file or a backup, only what is of it")
+	cmd.Flags().BoolVar(&o.all, "all", false, "Every secret of the namespace")
+	cmd.Flags().BoolVarP(&o.allNamespaces, "all-namespaces", "A", false, "Every secret of every namespace")
 	cmd.Flags().StringVar(&o.key, "key", "", "Print the value of this `KEY` alone")
+	o.keys.addTo(cmd)
 	o.output.addTo(cmd, "Form of the output")
+	cmd.Flags().StringVar(&o.out, "out", "", "Write to this new `FILE`, for your eyes only")
+	cmd.Flags().BoolVar(&o.overwrite, "overwrite", false, "Replace the file of --out, if it is there")
 	o.safe.addTo(cmd)
 	_ = cmd.RegisterFlagCompletionFunc("namespace", completeNamespaces(conn))
 	_ = cmd.RegisterFlagCompletionFunc("key", func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-		return completeKeys(o.file, strings.Join(args, ""))
+		name := ""
+		if len(args) > 0 {
+			name = args[0]
+		}
+		return completeKeys(o.file, name)
 	})
 	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-		if o.file == "" && len(args) == 0 {
-			return completeObjects(cmd.Context(), conn, v1alpha1.ResourceEncryptedSecrets, o.namespace, nil)
+		switch {
+		case o.backup != "" || o.all || o.allNamespaces:
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		case o.file != "":
+			return completeMoreNames(o.file, args)
 		}
-		return completeNames(o.file, args)
+		return completeObjects(cmd.Context(), conn, v1alpha1.ResourceEncryptedSecrets, o.namespace, args)
 	}
 	return cmd
 }
 
+// completeMoreNames completes a further NAME of the manifests in a file.
+func completeMoreNames(file string, args []string) ([]string, cobra.ShellCompDirective) {
+	names, directive := completeNames(file, nil)
+	return slices.DeleteFunc(names, func(name string) bool { return slices.Contains(args, name) }), directive
+}
+
+// offline tells whether Safe is not asked.
+func (o revealOptions) offline() bool { return o.file != "" || o.backup != "" }
+
+// everything tells whether it was all asked for, and not single secrets.
+func (o revealOptions) everything() bool {
+	return len(o.names) == 0 && (o.all || o.allNamespaces || o.backup != "")
+}
+
 func (o revealOptions) check() error {
+	if err := o.checkWhich(); err != nil {
+		return err
+	}
+	if err := o.checkKeys(); err != nil {
+		return err
+	}
 	switch {
-	case o.name == "" && o.file == "":
-		return withHint(errors.New("nothing to reveal"), "give the NAME of a secret, or a file of manifests with -f")
-	case o.file == "" && o.rootKey != "":
-		return withHint(errors.New("no manifests given for the root key"), "name their file with -f, or leave out --root-key to ask Safe")
-	case o.file != "" && o.rootKey == "":
-		return withHint(errors.New("no root key given"), "name its file with --root-key, or leave out -f to ask Safe")
-	case o.file == "-" && o.rootKey == "-":
-		return errors.New("standard input can be the manifests or the root key, not both")
-	case o.key != "" && o.output.value != "":
+	case o.key != "" && o.output.value != "" && o.output.value != formRaw:
 		return errors.New("--key prints the value's bytes alone: it excludes -o")
+	case o.overwrite && o.out == "":
+		return errors.New("--overwrite is about the file of --out, and there is none")
+	}
+	return o.checkOut()
+}
+
+// checkWhich tells whether it is clear which secrets are meant.
+func (o revealOptions) checkWhich() error {
+	switch {
+	case o.file != "" && o.backup != "":
+		return errors.New("-f and --backup exclude each other")
+	case len(o.names) > 0 && (o.all || o.allNamespaces):
+		return errors.New("a NAME is one secret, and --all and -A are all of them")
+	case o.namespace != "" && o.allNamespaces:
+		return withHint(errors.New("-n and -A exclude each other"), "every secret of one namespace is --all -n NAMESPACE")
+	case len(o.names) == 0 && !o.offline() && !o.everything() && !o.keys.given():
+		return withHint(errors.New("nothing to reveal"), "give the NAME of a secret, --all or -A, a backup with --backup, or a file of manifests with -f")
+	}
+	for i, name := range o.names {
+		if err := encrypt.ValidateName(name); err != nil {
+			return fmt.Errorf("name: %w", err)
+		}
+		if slices.Contains(o.names[:i], name) {
+			return fmt.Errorf("%s is named twice", name)
+		}
+	}
+	if o.namespace != "" {
+		if err := encrypt.ValidateNamespace(o.namespace); err != nil {
+			return fmt.Errorf("--namespace: %w", err)
+		}
+	}
+	return nil
+}
+
+// checkKeys tells whether the keys given are of use for what is to be opened.
+func (o revealOptions) checkKeys() error {
+	switch {
+	case !o.offline() && o.keys.given():
+		return withHint(errors.New("no manifests given for the key, and no backup"), "name their file with -f or --backup, or leave out the key to ask Safe")
+	case o.backup != "" && (o.keys.rootKey != "" || o.keys.ofShares()):
+		return withHint(errors.New("a backup is opened with its own identity, or passphrase"), "name the identity's file with -i; a backup's values are not sealed to the root key")
+	case o.backup == "-":
+		return withHint(errors.New("--backup: want the name of a file"), "a backup may be larger than what can be kept until its end is seen")
+	case o.file != "" && !o.keys.given():
+		return withHint(errors.New("no root key given"), "name its file with --root-key, its shares with --share, or another recipient's identity with -i; or leave out -f to ask Safe")
+	case o.file == "-" && slices.Contains(o.keys.files(), "-"):
+		return errors.New("standard input can be the manifests or a key, not both")
+	}
+	return o.keys.check()
+}
+
+// checkOut tells early whether the file can be made: revealing is on the record.
+func (o revealOptions) checkOut() error {
+	if o.out == "" {
+		return nil
+	}
+	info, err := os.Lstat(o.out)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return creatable(o.out)
+	case err != nil:
+		return err
+	case !o.overwrite:
+		return withHint(fmt.Errorf("%s exists already, and is left as it is", o.out), "name another file, or say --overwrite")
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("%s is not a regular file", o.out)
 	}
 	return nil
 }
@@ -113,194 +218,49 @@ func (o revealOptions) run(ctx context.Context) error {
 	if err := o.check(); err != nil {
 		return err
 	}
-	if o.file == "" {
-		return o.runOnline(ctx)
-	}
-	manifests, err := o.manifests()
-	if err != nil {
-		return err
-	}
-	rootKey, err := readRootKey(o.streams, o.rootKey)
-	if err != nil {
-		return err
-	}
-	keys, err := unseal.NewKeyring(rootKey)
-	if err != nil {
-		return err
-	}
+	var (
+		rs   []revealed
+		left []error
+		err  error
+	)
 	// All is opened before anything is printed: half an answer looks like a
 	// whole one.
-	var (
-		revealed []revealed
-		faults   []*encrypt.Fault
-	)
-	for _, m := range manifests {
-		r, fs := o.open(m, keys)
-		defer wipe(r.data)
-		revealed = append(revealed, r)
-		faults = append(faults, fs...)
-	}
-	if len(faults) > 0 {
-		err := faultsError(faults)
-		if errors.Is(err, encrypt.ErrKeyNotHeld) {
-			return withHint(err, "the root key given is %s", rootKey.KeyID())
-		}
-		return err
-	}
-	return o.print(revealed)
-}
-
-// manifests returns those that NAME and -n choose.
-func (o revealOptions) manifests() ([]encrypt.Manifest, error) {
-	data, err := readBounded(o.streams, o.file, encrypt.MaxFileSize)
-	if err != nil {
-		return nil, err
-	}
-	p, err := findProject()
-	if err != nil {
-		return nil, err
-	}
-	ms := encrypt.ReadManifests(o.file, data, p.rule(o.file).Namespace)
-	if len(ms.Faults) > 0 {
-		return nil, faultsError(ms.Faults)
-	}
-	chosen := slices.DeleteFunc(ms.Objects, func(m encrypt.Manifest) bool {
-		_, has := m.Object.Spec.EncryptedData[o.key]
-		return o.name != "" && m.Object.Name != o.name ||
-			o.namespace != "" && m.Object.Namespace != o.namespace ||
-			o.key != "" && !has
-	})
-	switch {
-	case len(chosen) == 0:
-		return nil, fmt.Errorf("%s: nothing in it that was asked for", o.file)
-	case o.key != "" && len(chosen) > 1:
-		return nil, withHint(fmt.Errorf("%s: %d manifests have key %s", o.file, len(chosen), o.key), "choose one with NAME and -n")
-	}
-	return chosen, nil
-}
-
-// revealed is one manifest in the clear.
-type revealed struct {
-	manifest encrypt.Manifest
-	data     map[string][]byte
-}
-
-func (o revealOptions) open(m encrypt.Manifest, keys encrypt.Keys) (revealed, []*encrypt.Fault) {
-	r := revealed{manifest: m, data: make(map[string][]byte)}
-	var faults []*encrypt.Fault
-	for _, key := range sortedKeys(m.Object.Spec.EncryptedData) {
-		if o.key != "" && key != o.key {
-			continue
-		}
-		value, err := encrypt.Open(m.Object.Spec.EncryptedData[key], encrypt.BindingOf(m.Object, key), keys, o.now())
-		if err != nil {
-			faults = append(faults, m.Fault(encrypt.DataField(key), err))
-			continue
-		}
-		r.data[key] = value
-	}
-	return r, faults
-}
-
-func (o revealOptions) print(rs []revealed) error {
-	if o.key != "" {
-		value := rs[0].data[o.key]
-		if isTerminal(o.streams.Out) && !printable(value) {
-			return withHint(errors.New("the value is not text, which a terminal might take for commands"), "redirect it into a file")
-		}
-		_, err := o.streams.Out.Write(value)
-		return err
-	}
-	text, err := o.render(rs)
-	defer clear(text)
-	if err != nil {
-		return err
-	}
-	if isTerminal(o.streams.Out) && !printable(text) { // in the form env
-		return withHint(errors.New("a value is not text, which a terminal might take for commands"), "redirect the output into a file")
-	}
-	_, err = o.streams.Out.Write(text)
-	return err
-}
-
-func (o revealOptions) render(rs []revealed) ([]byte, error) {
-	if o.output.value == "env" {
-		var env shellenv.Assignments
+	defer func() {
 		for _, r := range rs {
-			for _, key := range slices.Sorted(maps.Keys(r.data)) {
-				if err := env.Add(r.manifest.Object.Name, key, r.data[key]); err != nil {
-					return env.Bytes(), withHint(err, "take that value with --key, or use -o yaml")
-				}
-			}
+			wipe(r.data)
 		}
-		return env.Bytes(), nil
+	}()
+	switch {
+	case o.backup != "":
+		rs, left, err = o.fromBackup()
+	case o.file != "":
+		rs, err = o.fromFile()
+	default:
+		rs, left, err = o.fromSafe(ctx)
 	}
-	var out bytes.Buffer
-	for i, r := range rs {
-		if i > 0 && o.output.value != "json" {
-			out.WriteString("---\n")
-		}
-		form := o.output.value
-		if form == "" {
-			form = "yaml"
-		}
-		if err := printObject(&out, form, secretOf(r)); err != nil {
-			return out.Bytes(), err
-		}
+	if err != nil {
+		return err
 	}
-	return out.Bytes(), nil
+	if err := o.print(rs); err != nil {
+		return err
+	}
+	return o.tellLeft(left)
 }
 
-func printable(value []byte) bool {
-	if !utf8.Valid(value) {
-		return false
-	}
-	for _, r := range string(value) {
-		if r < ' ' && r != '\n' && r != '\t' && r != '\r' || r == 0x7f || r >= 0x80 && r < 0xa0 {
-			return false
-		}
-	}
-	return true
-}
+// maxTold is how many of many like things are told.
+const maxTold = 20
 
-// plainDocument is a v1/Secret that kubectl can apply.
-type plainDocument struct {
-	APIVersion string            `json:"apiVersion"`
-	Kind       string            `json:"kind"`
-	Metadata   plainMetadata     `json:"metadata"`
-	Type       string            `json:"type"`
-	Immutable  bool              `json:"immutable,omitempty"`
-	StringData map[string]string `json:"stringData,omitempty"` // what is text
-	Data       map[string][]byte `json:"data,omitempty"`       // what is not
-}
-
-type plainMetadata struct {
-	Name        string            `json:"name"`
-	Namespace   string            `json:"namespace"`
-	Labels      map[string]string `json:"labels,omitempty"`
-	Annotations map[string]string `json:"annotations,omitempty"`
-}
-
-func secretOf(r revealed) plainDocument {
-	o := r.manifest.Object
-	d := plainDocument{
-		APIVersion: "v1", Kind: "Secret", Type: encrypt.DefaultSecretType,
-		Metadata:   plainMetadata{Name: o.Name, Namespace: o.Namespace},
-		StringData: make(map[string]string), Data: make(map[string][]byte),
+// tellLeft says what could not be shown.
+func (o revealOptions) tellLeft(left []error) error {
+	if len(left) == 0 {
+		return nil
 	}
-	if s := o.Spec.Secret; s != nil {
-		d.Immutable = s.Immutable
-		d.Metadata.Labels, d.Metadata.Annotations = s.Metadata.Labels, s.Metadata.Annotations
-		if s.Type != "" {
-			d.Type = s.Type
+	for i, err := range left {
+		if i == maxTold {
+			fmt.Fprintf(o.streams.ErrOut, "note: and %d more\n", len(left)-maxTold)
+			break
 		}
+		fmt.Fprintln(o.streams.ErrOut, "note: not shown:", visible(err.Error()))
 	}
-	for key, value := range r.data {
-		if printable(value) {
-			d.StringData[key] = string(value)
-		} else {
-			d.Data[key] = value
-		}
-	}
-	return d
+	return errSomeLeft
 }

@@ -33,6 +33,7 @@ const (
 	exitOK          = 0
 	exitError       = 1
 	exitSealed      = 2   // of 'status' and 'unseal'
+	exitSomeLeft    = 2   // of 'reveal' and 'restore'
 	exitInterrupted = 130 // as shells have it: 128 and the number of the signal
 	exitTerminated  = 143
 )
@@ -61,9 +62,15 @@ func Main(ctx context.Context, args []string, streams genericiooptions.IOStreams
 		fmt.Fprintln(streams.ErrOut, "note: the share counts; the next holder's is needed")
 		return exitSealed
 	}
+	if errors.Is(err, errSomeLeft) {
+		return exitSomeLeft // the verb has said what
+	}
 	report(streams.ErrOut, err)
 	return exitError
 }
+
+// errSomeLeft says that a verb did what it could, and has told what it left.
+var errSomeLeft = errors.New("some was left")
 
 // New returns the plugin's command.
 func New(streams genericiooptions.IOStreams) *cobra.Command {
