@@ -11,9 +11,12 @@
 //	https://vsecm.com/problems/key-id-needed      409  unseal: which root key this Safe had is not on record; name the one that is accepted
 //	https://vsecm.com/problems/share-set-needed   409  unseal: this replica holds no share of the set; send the set's public file, too
 //	https://vsecm.com/problems/too-many-sets      409  unseal: shares of too many sets are held; reset one
+//	https://vsecm.com/problems/no-rekey           409  rekey: none is under way
+//	https://vsecm.com/problems/other-rekey        409  rekey: another one is under way; the detail names it
+//	https://vsecm.com/problems/not-staged         409  rekey: the key was not handed to this replica before, or cannot be now
 //	https://vsecm.com/problems/too-large          413  the body is larger than the call takes
 //	https://vsecm.com/problems/not-leading        421  another replica has to be asked; the detail names it, where one is known
-//	https://vsecm.com/problems/wrong-key          422  unseal: the key, or that of the share's set, is not this Safe's root key
+//	https://vsecm.com/problems/wrong-key          422  unseal: the key, or that of the share's set, is not this Safe's root key; rekey: the key cannot be the next one
 //	https://vsecm.com/problems/wrong-share        422  unseal: the share does not count; what was given before still does
 //	https://vsecm.com/problems/unreadable         422  the object exists, and does not open
 //	https://vsecm.com/problems/too-many-requests  429  the caller has too many requests open, or tries too often
@@ -56,6 +59,9 @@ const (
 	KeyIDNeeded      Type = "key-id-needed"
 	ShareSetNeeded   Type = "share-set-needed"
 	TooManySets      Type = "too-many-sets"
+	NoRekey          Type = "no-rekey"
+	OtherRekey       Type = "other-rekey"
+	NotStaged        Type = "not-staged"
 	TooLarge         Type = "too-large"
 	NotLeading       Type = "not-leading"
 	WrongKey         Type = "wrong-key"
@@ -95,6 +101,12 @@ func (t Type) describe() (status int, title string) {
 		return http.StatusConflict, "The public file of the share's set is needed"
 	case TooManySets:
 		return http.StatusConflict, "Shares of too many sets are held"
+	case NoRekey:
+		return http.StatusConflict, "No re-key is under way"
+	case OtherRekey:
+		return http.StatusConflict, "Another re-key is under way"
+	case NotStaged:
+		return http.StatusConflict, "The key was not handed to this replica"
 	case TooLarge:
 		return http.StatusRequestEntityTooLarge, "The body is too large"
 	case NotLeading:
@@ -203,7 +215,7 @@ func Read(resp *http.Response) *Problem {
 func parseType(uri string) Type {
 	for _, t := range []Type{
 		BadRequest, Unauthorized, Forbidden, NotFound, MethodNotAllowed,
-		KeyIDNeeded, ShareSetNeeded, TooManySets, TooLarge, NotLeading, WrongKey, WrongShare, Unreadable, TooManyRequests, Internal, Sealed, Unavailable, Timeout,
+		KeyIDNeeded, ShareSetNeeded, TooManySets, NoRekey, OtherRekey, NotStaged, TooLarge, NotLeading, WrongKey, WrongShare, Unreadable, TooManyRequests, Internal, Sealed, Unavailable, Timeout,
 	} {
 		if uri == t.URI() {
 			return t

@@ -109,6 +109,7 @@ func Run(ctx context.Context, cfg *config.Config, mode RootKey, log *slog.Logger
 	server, err := newServer(serverParts{
 		self: self, secrets: secrets, keeper: keeper, auditor: auditor,
 		log: log, metrics: metrics, sources: sources, objects: objects,
+		rekey: rekeyingHere(keeper, gate, objects, sources),
 	})
 	if err != nil {
 		return err
@@ -225,6 +226,7 @@ type serverParts struct {
 	metrics *prometheus.Registry
 	sources []*reconcile.Source
 	objects *store.Dir
+	rekey   serve.Rekey
 }
 
 func newServer(p serverParts) (*serve.Server, error) {
@@ -242,6 +244,7 @@ func newServer(p serverParts) (*serve.Server, error) {
 		Log:         p.log,
 		Metrics:     p.metrics,
 		Status:      p.status,
+		Rekey:       p.rekey,
 		Sync: func(ctx context.Context, name string, o reconcile.Override) error {
 			return syncNow(ctx, p.sources, name, o)
 		},

@@ -105,8 +105,10 @@ func TestBodiesAndHeadersAreBounded(t *testing.T) {
 // Every call has a deadline, and what it does is told of it.
 func TestOperatorsCallsHaveADeadline(t *testing.T) {
 	for path, op := range operations {
-		if op.timeout <= 0 || op.timeout > syncTimeout {
-			t.Errorf("%s: %v", path, op.timeout)
+		for ; op != nil; op = op.also {
+			if op.timeout <= 0 || op.timeout > checkTimeout {
+				t.Errorf("%s %s: %v", op.method, path, op.timeout)
+			}
 		}
 	}
 }

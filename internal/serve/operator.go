@@ -21,6 +21,8 @@ type operation struct {
 	route, verb, object string
 	// takesBody says that the call has one, which serve reads.
 	takesBody bool
+	// also is what the path does with another method; nil: nothing.
+	also *operation
 	// timeout bounds what it does.
 	timeout time.Duration
 	// serve answers. It asks whether the caller may, puts the call on record, and only
@@ -35,6 +37,8 @@ var operations = map[string]*operation{
 	"/v1/seal":   {method: http.MethodPost, route: "seal", verb: "seal", object: "root-key", timeout: shortTimeout, serve: (*Server).seal},
 	"/v1/reveal": {method: http.MethodPost, route: "reveal", verb: "reveal", object: "secrets", takesBody: true, timeout: shortTimeout, serve: (*Server).reveal},
 	"/v1/sync":   {method: http.MethodPost, route: "sync", verb: "sync", object: "sources", timeout: syncTimeout, serve: (*Server).syncNow},
+	"/v1/rekey": {method: http.MethodGet, route: "rekey", verb: "get", object: "root-key rekey", timeout: shortTimeout, serve: (*Server).rekeyStatus,
+		also: &operation{method: http.MethodPost, route: "rekey", verb: "rekey", object: "root-key rekey", takesBody: true, timeout: checkTimeout, serve: (*Server).rekey}},
 }
 
 // socketOperations are those that need no operator on the TLS listener.
@@ -50,6 +54,8 @@ const (
 	shortTimeout = 20 * time.Second
 	// syncTimeout bounds POST /v1/sync.
 	syncTimeout = 2 * time.Minute
+	// checkTimeout bounds POST /v1/rekey: every repository is fetched, and every value opened.
+	checkTimeout = 5 * time.Minute
 )
 
 // onSafe returns the permission to do something to Safe itself.
@@ -59,10 +65,17 @@ func onSafe(verb string) operator.Attributes {
 
 // operate answers an operator's call.
 func (s *Server) operate(w http.ResponseWriter, r *http.Request, c *call, op *operation) {
+	methods := op.method
+	if op.also != nil {
+		methods += ", " + op.also.method
+		if r.Method == op.also.method {
+			op = op.also
+		}
+	}
 	c.route, c.verb, c.object = op.route, op.verb, op.object
 	if r.Method != op.method {
-		w.Header().Set("Allow", op.method)
-		s.deny(w, r, c, problem.MethodNotAllowed, "this path takes "+op.method)
+		w.Header().Set("Allow", methods)
+		s.deny(w, r, c, problem.MethodNotAllowed, "this path takes "+methods)
 		return
 	}
 	if !c.local && !s.authenticate(w, r, c) {

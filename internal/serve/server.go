@@ -11,6 +11,8 @@
 //	POST /v1/seal         drops it, and all that was opened with it
 //	POST /v1/reveal       one object's values
 //	POST /v1/sync         fetches every source now, or one
+//	GET  /v1/rekey        which root keys are held, and what re-key is under way
+//	POST /v1/rekey        replaces the root key, step by step
 //
 // While Safe is sealed it answers status, seal status, recipient and unseal; of all
 // else a caller who may do it learns that it is sealed.
@@ -166,6 +168,8 @@ type Config struct {
 	// takes the word of an operator. Errors that are told apart: [ErrNoSource],
 	// [ErrNotLeading], [reconcile.ErrNothingWaits] if there is no word to give.
 	Sync func(ctx context.Context, source string, o reconcile.Override) error
+	// Rekey replaces the root key.
+	Rekey Rekey
 
 	// Hooks answers what comes to the webhooks' listener ([hooks.New]). nil: that is not served.
 	Hooks http.Handler

@@ -1,0 +1,99 @@
+package safe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
+	"github.com/vsecm/kubectl-vsecm/internal/gitsource"
+	"github.com/vsecm/kubectl-vsecm/internal/kubestore"
+	"github.com/vsecm/kubectl-vsecm/internal/reconcile"
+	"github.com/vsecm/kubectl-vsecm/internal/rekey"
+	"github.com/vsecm/kubectl-vsecm/internal/rootkey"
+	"github.com/vsecm/kubectl-vsecm/internal/serve"
+	"github.com/vsecm/kubectl-vsecm/internal/store"
+	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
+	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
+)
+
+// rekeying is what replaces the root key: who keeps it, the gate that it is used through, and who finds out what
+// still needs the old one.
+type rekeying struct {
+	*rootkey.Keeper
+	gate    *unseal.Gate
+	checker *rekey.Checker
+}
+
+var _ serve.Rekey = rekeying{}
+
+// Held implements [serve.Rekey].
+func (r rekeying) Held() (encrypt.KeyID, []encrypt.KeyID) { return r.gate.Held() }
+
+// RetiredText implements [serve.Rekey].
+func (r rekeying) RetiredText() []byte { return r.gate.RetiredText() }
+
+// Check implements [serve.Rekey].
+func (r rekeying) Check(ctx context.Context) (rekey.Report, error) {
+	report, err := r.checker.Check(ctx)
+	if errors.Is(err, gitsource.ErrNotLeading) {
+		return report, fmt.Errorf("%w", serve.ErrNotLeading)
+	}
+	return report, err
+}
+
+// rekeyingInCluster looks through the objects and the GitSources of a cluster, where this replica leads.
+func rekeyingInCluster(keeper *rootkey.Keeper, gate *unseal.Gate, objects *kubestore.Store, sources *gitsource.Controller) rekeying {
+	return rekeying{keeper, gate, rekey.New(rekey.Config{
+		Keys: gate, Heads: sources.ReadHeads,
+		Stored: func(ctx context.Context) ([]*v1alpha1.EncryptedSecret, []rekey.Need, error) {
+			all, err := objects.List(ctx)
+			var faults []rekey.Need
+			for _, f := range objects.Faults() {
+				faults = append(faults, rekey.Need{Namespace: f.Key.Namespace, Name: f.Key.Name, Why: cannotTell(f.Err)})
+			}
+			return all, faults, err
+		},
+	})}
+}
+
+// rekeyingHere looks through the objects of a directory, and the sources that are configured.
+func rekeyingHere(keeper *rootkey.Keeper, gate *unseal.Gate, objects *store.Dir, sources []*reconcile.Source) rekeying {
+	return rekeying{keeper, gate, rekey.New(rekey.Config{
+		Keys: gate,
+		Heads: func(ctx context.Context, visit func(string, encrypt.Manifest)) ([]reconcile.Head, error) {
+			return readHeads(ctx, sources, visit)
+		},
+		Stored: func(ctx context.Context) ([]*v1alpha1.EncryptedSecret, []rekey.Need, error) {
+			all, err := objects.List(ctx)
+			var faults []rekey.Need
+			for _, f := range objects.Faults() {
+				faults = append(faults, rekey.Need{File: f.Path, Why: cannotTell(f.Err)})
+			}
+			return all, faults, err
+		},
+	})}
+}
+
+func cannotTell(err error) string {
+	return fmt.Sprintf("it is stored and cannot be read, so whether it needs another key cannot be told: %v", err)
+}
+
+// headsAtOnce is how many repositories are read at a time.
+const headsAtOnce = 4
+
+func readHeads(ctx context.Context, sources []*reconcile.Source, visit func(string, encrypt.Manifest)) ([]reconcile.Head, error) {
+	heads := make([]reconcile.Head, len(sources))
+	var group errgroup.Group
+	group.SetLimit(headsAtOnce)
+	for i, s := range sources {
+		group.Go(func() error {
+			heads[i] = s.ReadHead(ctx, func(m encrypt.Manifest) { visit(s.Name(), m) })
+			return nil
+		})
+	}
+	_ = group.Wait() // every head has its own error
+	return heads, ctx.Err()
+}
