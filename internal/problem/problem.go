@@ -8,6 +8,7 @@
 //	https://vsecm.com/problems/forbidden          403  the caller is known, and may not do this
 //	https://vsecm.com/problems/not-found          404  there is nothing under this path
 //	https://vsecm.com/problems/method-not-allowed 405  the path does not take this method
+//	https://vsecm.com/problems/current            409  reencrypt: the value is sealed to no retired key
 //	https://vsecm.com/problems/key-id-needed      409  unseal: which root key this Safe had is not on record; name the one that is accepted
 //	https://vsecm.com/problems/share-set-needed   409  unseal: this replica holds no share of the set; send the set's public file, too
 //	https://vsecm.com/problems/too-many-sets      409  unseal: shares of too many sets are held; reset one
@@ -16,6 +17,7 @@
 //	https://vsecm.com/problems/not-staged         409  rekey: the key was not handed to this replica before, or cannot be now
 //	https://vsecm.com/problems/too-large          413  the body is larger than the call takes
 //	https://vsecm.com/problems/not-leading        421  another replica has to be asked; the detail names it, where one is known
+//	https://vsecm.com/problems/other-recipients   422  reencrypt: the recipients are not the value's own, with retired keys replaced by the active one
 //	https://vsecm.com/problems/wrong-key          422  unseal: the key, or that of the share's set, is not this Safe's root key; rekey: the key cannot be the next one
 //	https://vsecm.com/problems/wrong-share        422  unseal: the share does not count; what was given before still does
 //	https://vsecm.com/problems/unreadable         422  the object exists, and does not open
@@ -56,6 +58,7 @@ const (
 	Forbidden        Type = "forbidden"
 	NotFound         Type = "not-found"
 	MethodNotAllowed Type = "method-not-allowed"
+	Current          Type = "current"
 	KeyIDNeeded      Type = "key-id-needed"
 	ShareSetNeeded   Type = "share-set-needed"
 	TooManySets      Type = "too-many-sets"
@@ -64,6 +67,7 @@ const (
 	NotStaged        Type = "not-staged"
 	TooLarge         Type = "too-large"
 	NotLeading       Type = "not-leading"
+	OtherRecipients  Type = "other-recipients"
 	WrongKey         Type = "wrong-key"
 	WrongShare       Type = "wrong-share"
 	Unreadable       Type = "unreadable"
@@ -95,6 +99,8 @@ func (t Type) describe() (status int, title string) {
 		return http.StatusNotFound, "There is nothing here"
 	case MethodNotAllowed:
 		return http.StatusMethodNotAllowed, "The method is not allowed here"
+	case Current:
+		return http.StatusConflict, "The value needs no new key"
 	case KeyIDNeeded:
 		return http.StatusConflict, "The accepted key id must be named"
 	case ShareSetNeeded:
@@ -111,6 +117,8 @@ func (t Type) describe() (status int, title string) {
 		return http.StatusRequestEntityTooLarge, "The body is too large"
 	case NotLeading:
 		return http.StatusMisdirectedRequest, "Another replica leads"
+	case OtherRecipients:
+		return http.StatusUnprocessableEntity, "The recipients are not the value's own"
 	case WrongShare:
 		return http.StatusUnprocessableEntity, "The share does not count"
 	case WrongKey:
@@ -215,7 +223,7 @@ func Read(resp *http.Response) *Problem {
 func parseType(uri string) Type {
 	for _, t := range []Type{
 		BadRequest, Unauthorized, Forbidden, NotFound, MethodNotAllowed,
-		KeyIDNeeded, ShareSetNeeded, TooManySets, NoRekey, OtherRekey, NotStaged, TooLarge, NotLeading, WrongKey, WrongShare, Unreadable, TooManyRequests, Internal, Sealed, Unavailable, Timeout,
+		Current, OtherRecipients, KeyIDNeeded, ShareSetNeeded, TooManySets, NoRekey, OtherRekey, NotStaged, TooLarge, NotLeading, WrongKey, WrongShare, Unreadable, TooManyRequests, Internal, Sealed, Unavailable, Timeout,
 	} {
 		if uri == t.URI() {
 			return t

@@ -14,7 +14,7 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 		status int
 	}{
 		{BadRequest, 400}, {Unauthorized, 401}, {Forbidden, 403}, {NotFound, 404}, {MethodNotAllowed, 405},
-		{KeyIDNeeded, 409}, {ShareSetNeeded, 409}, {TooManySets, 409}, {TooLarge, 413}, {NotLeading, 421}, {WrongKey, 422}, {WrongShare, 422}, {Unreadable, 422}, {TooManyRequests, 429}, {Internal, 500}, {Sealed, 503}, {Unavailable, 503}, {Timeout, 504},
+		{Current, 409}, {OtherRecipients, 422}, {KeyIDNeeded, 409}, {ShareSetNeeded, 409}, {TooManySets, 409}, {TooLarge, 413}, {NotLeading, 421}, {WrongKey, 422}, {WrongShare, 422}, {Unreadable, 422}, {TooManyRequests, 429}, {Internal, 500}, {Sealed, 503}, {Unavailable, 503}, {Timeout, 504},
 	} {
 		t.Run(string(tt.typ), func(t *testing.T) {
 			rec := httptest.NewRecorder()

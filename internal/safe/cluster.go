@@ -144,6 +144,7 @@ func RunInCluster(ctx context.Context, c ClusterConfig, log *slog.Logger, auditL
 		Certificate: certificate,
 		Cache:       secrets,
 		RootKey:     keeper,
+		Keys:        gate,
 		Operators:   operator.New(client, c.Namespace),
 		Audit:       auditor,
 		Log:         log,

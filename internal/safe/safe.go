@@ -107,7 +107,7 @@ func Run(ctx context.Context, cfg *config.Config, mode RootKey, log *slog.Logger
 		return err
 	}
 	server, err := newServer(serverParts{
-		self: self, secrets: secrets, keeper: keeper, auditor: auditor,
+		self: self, secrets: secrets, keeper: keeper, keys: gate, auditor: auditor,
 		log: log, metrics: metrics, sources: sources, objects: objects,
 		rekey: rekeyingHere(keeper, gate, objects, sources),
 	})
@@ -221,6 +221,7 @@ type serverParts struct {
 	self    *ownIdentity
 	secrets *cache.Cache
 	keeper  *rootkey.Keeper
+	keys    *unseal.Gate
 	auditor *audit.Log
 	log     *slog.Logger
 	metrics *prometheus.Registry
@@ -240,6 +241,7 @@ func newServer(p serverParts) (*serve.Server, error) {
 		Certificate: certificate,
 		Cache:       p.secrets,
 		RootKey:     p.keeper,
+		Keys:        p.keys,
 		Audit:       p.auditor,
 		Log:         p.log,
 		Metrics:     p.metrics,

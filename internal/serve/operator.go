@@ -36,7 +36,10 @@ var operations = map[string]*operation{
 	"/v1/unseal": {method: http.MethodPost, route: "unseal", verb: "unseal", object: "root-key", takesBody: true, timeout: shortTimeout, serve: (*Server).unseal},
 	"/v1/seal":   {method: http.MethodPost, route: "seal", verb: "seal", object: "root-key", timeout: shortTimeout, serve: (*Server).seal},
 	"/v1/reveal": {method: http.MethodPost, route: "reveal", verb: "reveal", object: "secrets", takesBody: true, timeout: shortTimeout, serve: (*Server).reveal},
-	"/v1/sync":   {method: http.MethodPost, route: "sync", verb: "sync", object: "sources", timeout: syncTimeout, serve: (*Server).syncNow},
+	"/v1/reencrypt": {
+		method: http.MethodPost, route: "reencrypt", verb: "reencrypt", object: "values", takesBody: true, timeout: shortTimeout, serve: (*Server).reencrypt,
+	},
+	"/v1/sync": {method: http.MethodPost, route: "sync", verb: "sync", object: "sources", timeout: syncTimeout, serve: (*Server).syncNow},
 	"/v1/rekey": {method: http.MethodGet, route: "rekey", verb: "get", object: "root-key rekey", timeout: shortTimeout, serve: (*Server).rekeyStatus,
 		also: &operation{method: http.MethodPost, route: "rekey", verb: "rekey", object: "root-key rekey", takesBody: true, timeout: checkTimeout, serve: (*Server).rekey}},
 }

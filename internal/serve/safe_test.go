@@ -139,6 +139,7 @@ func startSafe(t testing.TB, fill bool, options ...safeOption) *safe {
 		Workloads: must(identity.NewMapper(testDomain))(t),
 		Cache:     secrets,
 		RootKey:   s.root,
+		Keys:      opened(t, s.key),
 		Audit:     auditLog,
 		Log:       log,
 		Metrics:   registry,
@@ -156,6 +157,14 @@ func startSafe(t testing.TB, fill bool, options ...safeOption) *safe {
 	}
 	s.serve(dir, fill)
 	return s
+}
+
+// opened returns a gate that holds a copy of a key.
+func opened(t testing.TB, key *unseal.RootKey) *unseal.Gate {
+	t.Helper()
+	gate := unseal.NewGate()
+	gate.Open(must(unseal.NewKeyring(must(unseal.Parse(key.Text()))(t)))(t))
+	return gate
 }
 
 func (s *safe) serve(dir string, fill bool) {

@@ -10,6 +10,7 @@
 //	POST /v1/unseal       the root key
 //	POST /v1/seal         drops it, and all that was opened with it
 //	POST /v1/reveal       one object's values
+//	POST /v1/reencrypt    sealed values, sealed anew for the active root key
 //	POST /v1/sync         fetches every source now, or one
 //	GET  /v1/rekey        which root keys are held, and what re-key is under way
 //	POST /v1/rekey        replaces the root key, step by step
@@ -153,6 +154,8 @@ type Config struct {
 	Cache *cache.Cache
 	// RootKey is the seal.
 	RootKey RootKey
+	// Keys opens what is to be sealed anew. It holds the root key if RootKey is unsealed.
+	Keys Keys
 	// Operators judges tokens. nil: no operator is served on the TLS listener.
 	Operators Operators
 
