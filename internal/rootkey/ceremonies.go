@@ -57,10 +57,10 @@ func newCeremonies(now func() time.Time) *ceremonies {
 	return &ceremonies{now: now, next: make(chan struct{}, 1), bySet: make(map[unseal.SetID]*gathering)}
 }
 
-// add takes a copy of a share. set may be nil where others of its set are held. known is
-// the recipient that the set has to be of, or the zero one. At the threshold it
+// add takes a copy of a share. set may be nil where others of its set are held. wanted are
+// the keys of which the set has to be, or none. At the threshold it
 // returns the key, which is the caller's.
-func (c *ceremonies) add(share unseal.Share, set *unseal.ShareSet, known encrypt.Recipient) (*unseal.RootKey, unseal.Progress, error) {
+func (c *ceremonies) add(share unseal.Share, set *unseal.ShareSet, wanted []encrypt.KeyID) (*unseal.RootKey, unseal.Progress, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed != nil {
@@ -73,8 +73,8 @@ func (c *ceremonies) add(share unseal.Share, set *unseal.ShareSet, known encrypt
 	if set == nil {
 		return nil, unseal.Progress{}, fmt.Errorf("%w: set %s; %s", ErrSetNeeded, share.Set(), c.held())
 	}
-	if known.String() != "" && set.Recipient().KeyID() != known.KeyID() {
-		return nil, unseal.Progress{}, fmt.Errorf("%w: that is %s, and set %s is of key %s", ErrWrongKey, known.KeyID(), set.ID(), set.Recipient().KeyID())
+	if of := set.Recipient().KeyID(); len(wanted) > 0 && !slices.Contains(wanted, of) {
+		return nil, unseal.Progress{}, fmt.Errorf("%w: that is %s, and set %s is of key %s", ErrWrongKey, orJoined(wanted), set.ID(), of)
 	}
 	// Before room is made: a wrong share costs nobody anything.
 	if err := set.Check(share); err != nil {

@@ -18,9 +18,10 @@ import (
 const (
 	markFile   = "sealed"
 	recordFile = "recipient.txt"
+	rekeyFile  = "rekey.json"
 	// retiredSuffix makes the name of the retired keys' file of the root key's.
 	retiredSuffix = ".retired"
-	// maxSmallFile bounds what is read of those two.
+	// maxSmallFile bounds what is read of those in the data directory.
 	maxSmallFile = 16 << 10
 
 	// statEvery is how often a directory is looked at for changes: an operator
@@ -29,20 +30,25 @@ const (
 )
 
 type dirPlace struct {
-	keyFile, retired, mark, record string
+	keyFile, retired, mark, record, rekey string
+	// step, where it is not nil, stands before each write of a step of a re-key: tests die there.
+	step func() error
 	// wrote since Watch looked last: what was undone before it looks again is no
 	// change to it.
 	wrote atomic.Bool
 }
 
 // NewDirPlace returns the place on one machine: the file of the root key, and in the data
-// directory the files sealed, which is the mark, and recipient.txt, which is the
-// record. The directory belongs to this process alone.
+// directory the files sealed, which is the mark, recipient.txt, which is the
+// record, and rekey.json, which is the record of a re-key. The directory belongs to this process alone.
 //
 // Retired keys are in a file beside that of the root key, whose name ends in .retired. A key
 // file that others can reach is not used ([ErrExposed]), and not replaced.
 func NewDirPlace(rootKeyFile, dataDir string) Place {
-	return &dirPlace{keyFile: rootKeyFile, retired: rootKeyFile + retiredSuffix, mark: filepath.Join(dataDir, markFile), record: filepath.Join(dataDir, recordFile)}
+	return &dirPlace{
+		keyFile: rootKeyFile, retired: rootKeyFile + retiredSuffix,
+		mark: filepath.Join(dataDir, markFile), record: filepath.Join(dataDir, recordFile), rekey: filepath.Join(dataDir, rekeyFile),
+	}
 }
 
 func (p *dirPlace) Kind() string { return "file" }
@@ -55,6 +61,13 @@ func (p *dirPlace) Read(_ context.Context, keysOfSealed bool) (*Kept, error) {
 	}
 	if text := strings.TrimSpace(string(record)); text != "" {
 		kept.Record = Record{text, string(encrypt.KeyIDOf(text))}
+	}
+	rekey, err := readSmall(p.rekey)
+	if err != nil {
+		return nil, fmt.Errorf("reading the record of a re-key: %w", err)
+	}
+	if rekey != nil {
+		kept.Rekey, kept.RekeyFault = parseRekey(string(rekey))
 	}
 	mark, err := readSmall(p.mark)
 	if err != nil {
@@ -138,13 +151,56 @@ func (p *dirPlace) WriteMark(_ context.Context, _ *Kept, at time.Time) error {
 }
 
 func (p *dirPlace) removeMark() error {
-	err := os.Remove(p.mark)
+	if err := remove(p.mark); err != nil {
+		return fmt.Errorf("taking the mark of a seal away: %w", err)
+	}
+	return nil
+}
+
+// remove removes a file, if it is there, for good.
+func remove(file string) error {
+	err := os.Remove(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	} else if err != nil {
-		return fmt.Errorf("taking the mark of a seal away: %w", err)
+		return err
 	}
-	return syncDir(filepath.Dir(p.mark))
+	return syncDir(filepath.Dir(file))
+}
+
+// WriteRekey first keeps what may become retired, then says what is to happen, and then does it. The
+// record of a re-key that names a key which is not the one that is kept is one that did not
+// begin, or did not end: [Keeper.underway].
+func (p *dirPlace) WriteRekey(_ context.Context, was *Kept, c Change) error {
+	p.wrote.Store(true)
+	if c.Key != nil && was.KeyFault != nil {
+		return fmt.Errorf("keeping the root key: %w", was.KeyFault)
+	}
+	steps := []struct {
+		wanted bool
+		what   string
+		do     func() error
+	}{
+		{c.Retired != nil, "keeping a retired root key", func() error { return encrypt.ReplaceFile(p.retired, c.Retired, 0o600) }},
+		{c.DropRetired, "destroying the retired root keys", func() error { return remove(p.retired) }},
+		{c.Rekey != nil, "recording a re-key", func() error { return encrypt.ReplaceFile(p.rekey, []byte(encodeRecord(c.Rekey)+"\n"), 0o600) }},
+		{c.Key != nil, "keeping the root key", func() error { return encrypt.ReplaceFile(p.keyFile, c.Key, 0o600) }},
+		{c.Rekey == nil, "taking the record of a re-key away", func() error { return remove(p.rekey) }},
+	}
+	for _, s := range steps {
+		if !s.wanted {
+			continue
+		}
+		if p.step != nil {
+			if err := p.step(); err != nil {
+				return err
+			}
+		}
+		if err := s.do(); err != nil {
+			return fmt.Errorf("%s: %w", s.what, err)
+		}
+	}
+	return nil
 }
 
 // syncDir makes the end of a name survive a loss of power.
@@ -187,7 +243,7 @@ func (p *dirPlace) Watch(ctx context.Context, changed func()) {
 // stamp is another one when a file is.
 func (p *dirPlace) stamp() string {
 	var b strings.Builder
-	for _, file := range []string{p.keyFile, p.retired, p.mark, p.record} {
+	for _, file := range []string{p.keyFile, p.retired, p.mark, p.record, p.rekey} {
 		info, err := os.Stat(file)
 		if err != nil {
 			fmt.Fprintln(&b, errors.Is(err, fs.ErrNotExist))

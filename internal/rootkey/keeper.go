@@ -58,6 +58,7 @@ type Config struct {
 type Keeper struct {
 	config Config
 	wake   chan struct{} // holds a token when Run is to look
+	lapse  chan struct{} // holds a token when something else may be the next to lapse
 	busy   chan struct{} // holds a token while somebody uses the place
 
 	ceremonies *ceremonies
@@ -69,11 +70,25 @@ type Keeper struct {
 	// held: sealed here by an operator, and no mark of it was seen yet in the place, which would
 	// hold longer. It keeps Run from unsealing.
 	held bool
+	// part is the first of two keys, which waits for the second: nil if none does.
+	part *unseal.RootKey
+	// stopped: no key waits for another any more.
+	stopped bool
 
 	mu      sync.Mutex
 	status  Status
+	reason  string            // of the status, without what is told of missing keys
 	known   encrypt.Recipient // the zero one: none is known
 	changed chan struct{}
+	rekey   *Rekey // the one that is under way
+	pair    bool   // both of its keys are needed to unseal
+	// Which key part is, and until when it counts.
+	partID    encrypt.KeyID
+	partLapse time.Time
+	// staged are the keys that were handed to this replica for a re-key, and until when they
+	// count. The gate holds them, which outlasts that until a look has found that they were
+	// not taken.
+	staged map[encrypt.KeyID]time.Time
 
 	// Under busy: whether the place was read once, whether there was no mark of a seal in it when
 	// last it was, and what was last logged of each kind, so that it is logged
@@ -89,6 +104,9 @@ type Keeper struct {
 	// Also under busy: when the last seal was whose mark was seen. Unlike obeyed it outlasts
 	// an unseal.
 	seen time.Time
+	// Also under busy: the record of a re-key that was seen last, and what bore it.
+	witnessed   *Rekey
+	witnessedIn string
 
 	firstLook chan struct{} // closed after it
 }
@@ -104,16 +122,16 @@ func New(c Config) *Keeper {
 
 		config:  c,
 		wake:    make(chan struct{}, 1),
+		lapse:   make(chan struct{}, 1),
 		busy:    make(chan struct{}, 1),
 		changed: make(chan struct{}),
 		told:    make(map[string]string),
+		staged:  make(map[encrypt.KeyID]time.Time),
 
 		firstLook: make(chan struct{}),
 	}
-	k.status = Status{
-		State: Sealed, Input: "auto", Store: c.Place.Kind(), Progress: Progress{Needed: 1},
-		Reason: "where the root key is kept has not been looked at yet",
-	}
+	k.reason = "where the root key is kept has not been looked at yet"
+	k.status = Status{State: Sealed, Input: "auto", Store: c.Place.Kind(), Progress: Progress{Needed: 1}, Reason: k.reason}
 	if c.Manual {
 		k.status.Input = "manual"
 	}
@@ -158,18 +176,28 @@ func (k *Keeper) Recipient() (encrypt.Recipient, bool) {
 func (k *Keeper) set(state State, known encrypt.Recipient, reason string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.tell(state, known, reason)
+}
+
+// tell makes the status of what is known. It is called with mu held.
+func (k *Keeper) tell(state State, known encrypt.Recipient, reason string) {
 	next := k.status
-	next.State, next.Reason, next.KeyID, next.Progress.Given = state, reason, "", 0
+	next.State, next.Reason, next.KeyID, next.Progress = state, reason, "", Progress{Needed: 1}
 	if known.String() != "" {
 		next.KeyID = known.KeyID()
 	}
 	if state == Unsealed {
-		next.Progress.Given = next.Progress.Needed
+		next.Progress.Given = 1
 	}
+	next.Rekey, next.Missing = k.rekey.shown(), nil
+	if state != Unsealed && k.pair {
+		k.lacks(&next)
+	}
+	k.known, k.reason = known, reason
 	if reflect.DeepEqual(next, k.status) {
 		return
 	}
-	k.status, k.known = next, known
+	k.status = next
 	close(k.changed)
 	k.changed = make(chan struct{})
 }
@@ -182,6 +210,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	defer watch.Wait()
 	watch.Go(func() { k.ceremonies.run(ctx, k.lapsed) })
 	watch.Go(func() { k.config.Place.Watch(ctx, k.hint) })
+	watch.Go(func() { k.runLapses(ctx) })
 
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -250,6 +279,7 @@ func (k *Keeper) open(keys *unseal.Keyring, seals uint64) bool {
 	k.held = false
 	active := keys.Active().Recipient()
 	k.ceremonies.turn(errUnsealed)
+	k.dropPart()
 	k.config.Gate.Open(keys)
 	k.config.Holder.Unseal()
 	k.set(Unsealed, active, "")
@@ -269,6 +299,8 @@ func (k *Keeper) shut(hold bool, reason string) {
 	k.config.Holder.Seal()
 	k.config.Gate.Shut()
 	k.ceremonies.turn(nil)
+	k.dropPart()
+	k.forgetStaged()
 	recipient, _ := k.Recipient()
 	k.set(Sealed, recipient, reason)
 }
@@ -335,7 +367,10 @@ func (k *Keeper) race(turn func() error) error {
 // unreachable makes the errors of a place [ErrUnavailable]. Those that decide about a
 // key are left as they are.
 func unreachable(err error) error {
-	for _, own := range []error{ErrUnavailable, ErrWrongKey, ErrConfirm, unseal.ErrMalformed, unseal.ErrMismatch} {
+	for _, own := range []error{
+		ErrUnavailable, ErrWrongKey, ErrConfirm, unseal.ErrMalformed, unseal.ErrMismatch,
+		ErrSealed, ErrNoRekey, ErrRekeying, ErrNotMemory, ErrKeyWanted, ErrNotStaged, ErrOtherKind, ErrActiveKey, ErrNotHeld, ErrUnheard, ErrTooManyStaged,
+	} {
 		if err == nil || errors.Is(err, own) {
 			return err
 		}

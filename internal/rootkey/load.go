@@ -161,18 +161,27 @@ func (k *Keeper) record(ctx context.Context, kept *Kept, key *unseal.RootKey) er
 	return nil
 }
 
-// openWith opens the gate with key and the retired ones that are kept beside it.
-func (k *Keeper) openWith(key *unseal.RootKey, kept *Kept, seals uint64, message string) error {
-	keys, err := k.ring(key, kept)
+// openWith opens the gate with key, and with the others, those that are kept beside it, and those
+// that the gate holds.
+func (k *Keeper) openWith(key *unseal.RootKey, kept *Kept, seals uint64, message string, others ...*unseal.RootKey) error {
+	keys, err := k.ring(key, kept, others...)
 	if err != nil {
 		key.Wipe()
+		wipe(others)
 		return err
 	}
+	return k.openRing(keys, seals, message)
+}
+
+// openRing opens the gate with these keys and no other.
+func (k *Keeper) openRing(keys *unseal.Keyring, seals uint64, message string) error {
+	key := keys.Active()
 	id, recipient := key.KeyID(), key.Recipient()
 	if !k.open(keys, seals) {
 		return errMeanwhile
 	}
 	k.proven, k.obeyed = recipient, mark{}
+	k.announce() // also of keys that only open, which the status does not show
 	k.config.Log.Info(message, "keyID", id)
 	return nil
 }
@@ -199,6 +208,15 @@ func sealedTo(objects []*v1alpha1.EncryptedSecret) []encrypt.KeyID {
 		}
 	}
 	return slices.Sorted(maps.Keys(ids))
+}
+
+// orJoined shows key ids of which any will do.
+func orJoined(ids []encrypt.KeyID) string {
+	text := make([]string, len(ids))
+	for i, id := range ids {
+		text[i] = string(id)
+	}
+	return strings.Join(text, " or ")
 }
 
 // listed shows key ids, the first few of them.

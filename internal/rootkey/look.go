@@ -60,10 +60,14 @@ func (k *Keeper) explain(text string) {
 
 // follow does what follows from what is kept.
 func (k *Keeper) follow(ctx context.Context, kept *Kept, seals uint64) error {
-	recorded := k.recorded(kept)
 	if err := k.heed(ctx, kept); err != nil {
 		return err
 	}
+	if err := k.heedRekey(ctx, kept); err != nil {
+		return err
+	}
+	recorded := k.recorded(kept)
+	k.know(kept, recorded)
 	if kept.Sealed() {
 		if k.notices(kept) { // sealed elsewhere: what was given here before does not count
 			k.forget()
@@ -74,7 +78,7 @@ func (k *Keeper) follow(ctx context.Context, kept *Kept, seals uint64) error {
 	}
 	k.unmarked = true
 	if k.Status().State == Unsealed {
-		return k.guard(ctx, kept, recorded)
+		return k.guard(ctx, kept, seals)
 	}
 	if k.isHeld() {
 		return nil
@@ -88,9 +92,12 @@ func (k *Keeper) follow(ctx context.Context, kept *Kept, seals uint64) error {
 
 // recorded returns the recipient that is on record or, where that was lost, of the key that
 // this process held: the zero one if it is not known. What is no recipient is no record. One that
-// was on record and is not any more is forgotten: it may have been wrong.
+// was on record and is not any more is forgotten: it may have been wrong. In the middle of a
+// re-key whose new key is not on record yet, it is that: who began it has died since, or
+// is about to write it.
 func (k *Keeper) recorded(kept *Kept) encrypt.Recipient {
 	text := ""
+	rekey := k.underway(kept)
 	r, err := encrypt.ParseRecipient(kept.Record.Recipient)
 	switch {
 	case kept.Record.Recipient == "":
@@ -99,9 +106,15 @@ func (k *Keeper) recorded(kept *Kept) encrypt.Recipient {
 	default:
 		k.tellOnce("the record of Safe's root key is damaged", "")
 		k.onRecord = true
+		if rekey != nil && r.KeyID() == rekey.From {
+			return rekey.recipient()
+		}
 		return r
 	}
 	k.tellOnce("the record of Safe's root key is damaged", text)
+	if rekey != nil && (k.proven.String() == "" || rekey.has(k.proven.KeyID())) {
+		return rekey.recipient()
+	}
 	return k.proven
 }
 
@@ -132,19 +145,17 @@ func (k *Keeper) obey(kept *Kept, recorded encrypt.Recipient, seals uint64) {
 	}
 }
 
-// guard looks after what an unsealed Safe has kept. It says what it does not dare to repair.
-func (k *Keeper) guard(ctx context.Context, kept *Kept, recorded encrypt.Recipient) error {
+// guard looks after what an unsealed Safe has kept, and goes with a re-key. It says what it does
+// not dare to repair.
+func (k *Keeper) guard(ctx context.Context, kept *Kept, seals uint64) error {
+	if err := k.goWith(ctx, kept, seals); err != nil {
+		return err
+	}
+	recorded := k.recorded(kept)
 	own, _ := k.Recipient()
-	var wrong []string
-	if text := k.misses(kept, own); text != "" {
-		wrong = append(wrong, "the root key is not kept as it should be, and a restart would leave Safe sealed: "+text)
-	}
-	if recorded.KeyID() != own.KeyID() {
-		wrong = append(wrong, fmt.Sprintf("the record names another root key than Safe holds, %s, and a restart would leave Safe sealed", recorded.KeyID()))
-	}
-	text := strings.Join(wrong, "; ")
-	if text != "" {
-		text += fmt.Sprintf(": unseal again with key %s, which puts it right", own.KeyID())
+	text := k.behind(kept, recorded, own)
+	if text == "" {
+		text = k.wrong(kept, recorded, own)
 	}
 	k.tellOnce("something is wrong with what is kept of the root key", text)
 	k.complain(text)
@@ -156,6 +167,22 @@ func (k *Keeper) guard(ctx context.Context, kept *Kept, recorded encrypt.Recipie
 	}
 	k.config.Log.Warn("put the record of Safe's root key back", "keyID", own.KeyID())
 	return nil
+}
+
+// wrong says what is wrong with what is kept, and what puts it right.
+func (k *Keeper) wrong(kept *Kept, recorded, own encrypt.Recipient) string {
+	var wrong []string
+	if text := k.misses(kept, own); text != "" {
+		wrong = append(wrong, "the root key is not kept as it should be, and a restart would leave Safe sealed: "+text)
+	}
+	if recorded.KeyID() != own.KeyID() {
+		wrong = append(wrong, fmt.Sprintf("the record names another root key than Safe holds, %s, and a restart would leave Safe sealed", recorded.KeyID()))
+	}
+	text := strings.Join(wrong, "; ")
+	if text != "" {
+		text += fmt.Sprintf(": unseal again with key %s, which puts it right", own.KeyID())
+	}
+	return text
 }
 
 // misses says what is wrong with the key that is kept, where that should be own's.
@@ -193,12 +220,9 @@ func (k *Keeper) unusable(err error) string {
 func (k *Keeper) complain(text string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.status.State != Unsealed || k.status.Reason == text {
-		return
+	if k.status.State == Unsealed {
+		k.tell(Unsealed, k.known, text)
 	}
-	k.status.Reason = text
-	close(k.changed)
-	k.changed = make(chan struct{})
 }
 
 // await is how Safe waits, sealed, for a key that it does not look for.

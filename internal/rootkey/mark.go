@@ -42,6 +42,7 @@ func (k *Keeper) forget() {
 	k.turn.Lock()
 	k.seals++
 	k.ceremonies.reset()
+	k.dropPart()
 	k.turn.Unlock()
 	k.announce()
 	debug.FreeOSMemory()

@@ -29,10 +29,26 @@ type Place interface {
 	// WriteRecord writes which key is Safe's. [ErrChanged] if was is not what is
 	// kept of it.
 	WriteRecord(ctx context.Context, was *Kept, r Record) error
+	// WriteRekey writes what a step of a re-key changes; in a cluster in one write, and
+	// elsewhere in an order in which whoever dies leaves what opens everything. It leaves the
+	// mark as it is. [ErrChanged] if was is not what is kept of all that.
+	WriteRekey(ctx context.Context, was *Kept, c Change) error
 	// Watch calls changed, which does not block, whenever what is kept may have
 	// changed, and when it begins to watch, until ctx ends. It goes on while the place
 	// cannot be reached.
 	Watch(ctx context.Context, changed func())
+}
+
+// A Change is what a step of a re-key changes.
+type Change struct {
+	// Key and Retired are what is kept from then on; nil: what stands there.
+	Key, Retired []byte
+	// DropRetired: no retired key is kept any more.
+	DropRetired bool
+	// Rekey is the record of the re-key; nil: none is under way any more.
+	Rekey *Rekey
+
+	ended *ended // nil: that of an earlier one goes, too
 }
 
 // A Record says which root key is Safe's: its public half.
@@ -57,7 +73,12 @@ type Kept struct {
 	// whose time cannot be read is one of long ago.
 	SealedAt time.Time
 	Record   Record
+	// Rekey is the record of a re-key as it stands, and RekeyFault why one that stands there
+	// cannot be read. [Keeper.underway] tells what it comes to.
+	Rekey      *Rekey
+	RekeyFault error
 
+	ended *ended // of the re-key that was finished last, if that is known
 	// What a place knows its own state by.
 	keyVersion, recordVersion string
 	// object tells what bears the mark, or could, from a later one of the same name; empty if there

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
@@ -88,10 +89,14 @@ const (
 
 // newRekey returns the record of a re-key that begins now.
 func newRekey(from, to encrypt.Recipient, by string, at time.Time) *Rekey {
-	return &Rekey{
-		From: from.KeyID(), To: to.KeyID(), FromRecipient: from.String(), ToRecipient: to.String(),
-		Started: at.UTC().Truncate(time.Second), By: by[:min(len(by), maxActor)],
-	}
+	r := &Rekey{From: from.KeyID(), To: to.KeyID(), FromRecipient: from.String(), ToRecipient: to.String()}
+	r.stamp(by, at)
+	return r
+}
+
+// stamp says who began it, and when.
+func (r *Rekey) stamp(by string, at time.Time) {
+	r.Started, r.By = at.UTC().Truncate(time.Second), strings.ToValidUTF8(by[:min(len(by), maxActor)], "")
 }
 
 // back returns the record of the way back.

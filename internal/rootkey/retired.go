@@ -9,30 +9,60 @@ import (
 	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
 
-// ring returns a keyring of key and the retired ones that are kept. A text that is damaged
-// costs what the retired ones open, and nothing else.
-func (k *Keeper) ring(key *unseal.RootKey, kept *Kept) (*unseal.Keyring, error) {
+// ring returns a keyring of key, the others, the retired ones that are kept, and all that the
+// gate holds: no key is let go of because something was not found. A text that is damaged
+// costs what the retired ones open, and nothing else. With an error nothing but key and
+// the others is to be wiped.
+func (k *Keeper) ring(key *unseal.RootKey, kept *Kept, others ...*unseal.RootKey) (*unseal.Keyring, error) {
 	const broken = "the retired root keys cannot be read; what only they open cannot be opened"
-	if k.config.Memory {
-		return unseal.NewKeyring(key)
+	all := append(others, k.config.Gate.Copies()...)
+	if !k.config.Memory {
+		retired, err := kept.retired()
+		text := ""
+		if err != nil {
+			text = err.Error()
+		}
+		k.tellOnce(broken, text)
+		all = append(all, retired...)
 	}
-	all, err := kept.retired()
-	if err != nil {
-		k.tellOnce(broken, err.Error())
-	} else {
-		k.tellOnce(broken, "")
-	}
-	held := map[encrypt.KeyID]bool{key.KeyID(): true}
+	return ringOf(key, all)
+}
+
+// ringOf returns a keyring of key and those of the others that are not in it yet; it wipes
+// the rest.
+func ringOf(key *unseal.RootKey, others []*unseal.RootKey) (*unseal.Keyring, error) {
+	in := map[encrypt.KeyID]bool{key.KeyID(): true}
 	var retired []*unseal.RootKey
-	for _, r := range all {
-		if held[r.KeyID()] {
-			r.Wipe()
+	for _, r := range others {
+		if in[r.KeyID()] {
+			if r != key {
+				r.Wipe()
+			}
 			continue
 		}
-		held[r.KeyID()] = true
+		in[r.KeyID()] = true
 		retired = append(retired, r)
 	}
 	return unseal.NewKeyring(key, retired...)
+}
+
+// take returns the key of this id out of some, and wipes the others; nil if it is not there.
+func take(keys []*unseal.RootKey, id encrypt.KeyID) *unseal.RootKey {
+	var found *unseal.RootKey
+	for _, r := range keys {
+		if found == nil && r.KeyID() == id {
+			found = r
+			continue
+		}
+		r.Wipe()
+	}
+	return found
+}
+
+// holdsKey tells whether the gate holds a key.
+func (k *Keeper) holdsKey(id encrypt.KeyID) bool {
+	_, held := k.config.Gate.Identity(id)
+	return held
 }
 
 // retired reads the retired keys that are kept.
@@ -57,11 +87,12 @@ func (k *Keeper) retire(kept *Kept, key *unseal.RootKey) ([]byte, error) {
 	for _, r := range there {
 		known[r.KeyID()] = true
 	}
-	held := k.config.Gate.RetiredText()
+	held, active := k.config.Gate.RetiredText(), k.config.Gate.ActiveText()
 	defer clear(held)
+	defer clear(active)
 	var added []byte
 	defer func() { clear(added) }()
-	for _, text := range [][]byte{kept.Key, held} {
+	for _, text := range [][]byte{kept.Key, held, active} {
 		all, err := unseal.ParseAll(text)
 		if err != nil {
 			continue // nothing that could be lost
@@ -120,7 +151,7 @@ func (k *Keeper) brings(kept *Kept) bool {
 	all, _ := kept.retired()
 	defer wipe(all)
 	for _, r := range all {
-		if _, held := k.config.Gate.Identity(r.KeyID()); !held {
+		if !k.holdsKey(r.KeyID()) {
 			return true
 		}
 	}

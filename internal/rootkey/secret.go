@@ -28,6 +28,11 @@ const (
 	// in RFC 3339.
 	AnnotationSealed = "vsecm.com/sealed"
 
+	// AnnotationRekey on the Secret is the record of a re-key that is under way, as JSON, and
+	// AnnotationRekeyed what the last one left behind: which keys were destroyed.
+	AnnotationRekey   = "vsecm.com/rekey"
+	AnnotationRekeyed = "vsecm.com/rekeyed"
+
 	// watchTime is how long one watch lasts, and rewatch how long is waited
 	// before the next when one could not begin.
 	watchTime = 10 * time.Minute
@@ -92,6 +97,10 @@ func (p *secretPlace) Read(ctx context.Context, keysOfSealed bool) (*Kept, error
 func (k *Kept) is(secret *metav1.ObjectMeta) {
 	k.SealedAt = sealedAt(secret.Annotations)
 	k.keyVersion, k.object = secret.ResourceVersion, string(secret.UID)
+	if text, there := secret.Annotations[AnnotationRekey]; there {
+		k.Rekey, k.RekeyFault = parseRekey(text)
+	}
+	k.ended = parseEnded(secret.Annotations[AnnotationRekeyed])
 }
 
 func (p *secretPlace) readRecord(ctx context.Context, kept *Kept) error {
@@ -186,6 +195,46 @@ func (p *secretPlace) WriteMark(ctx context.Context, was *Kept, at time.Time) er
 		return p.createSecret(ctx, nil, map[string]string{AnnotationSealed: mark.(string)})
 	}
 	return nil
+}
+
+func (p *secretPlace) WriteRekey(ctx context.Context, was *Kept, c Change) error {
+	annotations := map[string]any{AnnotationRekey: nil, AnnotationRekeyed: nil}
+	if c.Rekey != nil {
+		annotations[AnnotationRekey] = encodeRecord(c.Rekey)
+	}
+	if c.ended != nil {
+		annotations[AnnotationRekeyed] = encodeRecord(c.ended)
+	}
+	if was.keyVersion == "" {
+		there := make(map[string]string)
+		for name, text := range annotations {
+			if text != nil {
+				there[name] = text.(string)
+			}
+		}
+		data := make(map[string][]byte)
+		if c.Key != nil {
+			data[DataKey] = c.Key
+		}
+		if c.Retired != nil {
+			data[DataRetired] = c.Retired
+		}
+		return p.createSecret(ctx, data, there)
+	}
+	change := map[string]any{"metadata": map[string]any{"annotations": annotations}}
+	data := make(map[string]any)
+	if c.Key != nil {
+		data[DataKey] = c.Key
+	}
+	if c.DropRetired {
+		data[DataRetired] = nil
+	} else if c.Retired != nil {
+		data[DataRetired] = c.Retired
+	}
+	if len(data) > 0 {
+		change["data"] = data
+	}
+	return p.patch(ctx, "secrets", p.name, was.keyVersion, change)
 }
 
 func (p *secretPlace) createSecret(ctx context.Context, data map[string][]byte, annotations map[string]string) error {

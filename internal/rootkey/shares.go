@@ -12,7 +12,7 @@ import (
 )
 
 // UnsealWithShare takes one share of the root key, of which it keeps a copy, and with the one
-// that reaches the threshold does what [Keeper.Unseal] does with a whole key. set is
+// that reaches the threshold does what [Keeper.Unseal] does with a whole key, also with the first of two. set is
 // the public part of the share's set; it may be nil where shares of the set are held
 // ([Status.Progress] tells). An unsealed Safe takes no share, and answers nil.
 //
@@ -28,8 +28,7 @@ func (k *Keeper) UnsealWithShare(ctx context.Context, share unseal.Share, set *u
 	k.turn.Lock()
 	seals := k.seals
 	k.turn.Unlock()
-	known, _ := k.Recipient()
-	key, progress, err := k.ceremonies.add(share, set, known)
+	key, progress, err := k.ceremonies.add(share, set, k.wanted())
 	switch {
 	case errors.Is(err, errUnsealed):
 		return nil
@@ -43,8 +42,9 @@ func (k *Keeper) UnsealWithShare(ctx context.Context, share unseal.Share, set *u
 	}
 	err = k.unsealWith(ctx, key, accept, &seals)
 	switch {
-	case err == nil, errors.Is(err, errMeanwhile):
-	case errors.Is(err, ErrWrongKey):
+	case errors.Is(err, errMeanwhile):
+	case err == nil, errors.Is(err, ErrWrongKey):
+		// With the first of two keys, too: it is held itself now.
 		k.ceremonies.reset(progress.Set)
 		k.announce()
 	case k.ceremonies.holds(progress.Set):
@@ -54,9 +54,14 @@ func (k *Keeper) UnsealWithShare(ctx context.Context, share unseal.Share, set *u
 }
 
 // ResetShares wipes the shares of a root key that were given, of these sets or, where none
-// is named, of all.
+// is named, of all. With all of them goes the first of two keys, where it waits for the second.
 func (k *Keeper) ResetShares(sets ...unseal.SetID) {
 	k.ceremonies.reset(sets...)
+	if len(sets) == 0 {
+		k.turn.Lock()
+		k.dropPart()
+		k.turn.Unlock()
+	}
 	k.announce()
 	debug.FreeOSMemory()
 	k.config.Log.Info("shares of the root key were reset by an operator")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
@@ -17,14 +18,17 @@ import (
 // An unsealed Safe takes the key that it holds and no other, whatever is on record. What is
 // kept is put right then: the key, the retired ones, the record.
 //
+// In the middle of a re-key, a sealed Safe that keeps its keys in memory alone needs both. The first one
+// waits for the other for [ShareLifetime], and Safe is still sealed when Unseal answers nil:
+// [Status.Missing] tells. accept with the id of the new key opens without the old one, and without
+// what only that opens. An unsealed Safe takes the one that it does not hold.
+//
 // Errors: [unseal.ErrMalformed] and [unseal.ErrMismatch], which never quote the text,
 // [ErrWrongKey], [ErrConfirm], [ErrUnavailable], and ctx's. Nothing was opened
 // then. With the first four nothing was written, either.
 func (k *Keeper) Unseal(ctx context.Context, text []byte, accept encrypt.KeyID) error {
-	key, err := unseal.Parse(text)
-	if errors.Is(err, unseal.ErrNone) {
-		return fmt.Errorf("%w: %w", unseal.ErrMalformed, err)
-	} else if err != nil {
+	key, err := parseGiven(text)
+	if err != nil {
 		return err
 	}
 	return k.unsealWith(ctx, key, accept, nil)
@@ -71,10 +75,37 @@ func (k *Keeper) unsealWith(ctx context.Context, key *unseal.RootKey, accept enc
 		if since != nil && *since != seals {
 			return errMeanwhile
 		}
-		if err := k.check(ctx, key, kept, accept); err != nil {
+		recorded := k.recorded(kept)
+		k.know(kept, recorded)
+		if k.Status().State == Unsealed && !kept.Sealed() {
+			if err := k.advance(kept, seals); err != nil {
+				return err
+			}
+		}
+		active, other := key, (*unseal.RootKey)(nil)
+		if k.pairs(k.underway(kept), recorded) {
+			there, second, do, err := k.match(key, kept, accept)
+			defer func() {
+				if !opened {
+					wipe(present(there, second))
+				}
+			}()
+			switch {
+			case err != nil, do == toDoNothing:
+				return err
+			case do == toWait:
+				err := k.setPart(key, seals)
+				opened = err == nil // it is kept
+				return err
+			case there != nil:
+				active, other = there, key
+			default:
+				other = second
+			}
+		} else if err := k.check(ctx, key, kept, accept); err != nil {
 			return err
 		}
-		wrote, err := k.settle(ctx, key, kept)
+		wrote, err := k.settle(ctx, active, kept)
 		if err != nil {
 			return err
 		}
@@ -86,17 +117,23 @@ func (k *Keeper) unsealWith(ctx context.Context, key *unseal.RootKey, accept enc
 		}
 		if k.Status().State == Unsealed && !kept.Sealed() {
 			k.hint() // what it says is wrong may be right now
-			if !k.brings(kept) {
+			own, _ := k.Recipient()
+			if own.KeyID() == active.KeyID() && (other == nil || k.holdsKey(other.KeyID())) && !k.brings(kept) {
 				return nil
 			}
 		}
 		opened = true // or wiped
-		return k.openWith(key, kept, seals, "unsealed by an operator")
+		return k.openWith(active, kept, seals, "unsealed by an operator", present(other)...)
 	})
 	if errors.Is(err, errMeanwhile) {
 		k.forget() // of which seal, the next look need not tell
 	}
 	return err
+}
+
+// present returns the keys that are not nil.
+func present(keys ...*unseal.RootKey) []*unseal.RootKey {
+	return slices.DeleteFunc(keys, func(k *unseal.RootKey) bool { return k == nil })
 }
 
 // unmarkedStill tells whether no mark of a seal has appeared.
@@ -118,6 +155,9 @@ func (k *Keeper) check(ctx context.Context, key *unseal.RootKey, kept *Kept, acc
 	if own, _ := k.Recipient(); k.Status().State == Unsealed {
 		switch {
 		case own.KeyID() != id:
+			if to, _ := k.successor(kept, own.KeyID()); to == id {
+				return nil // of a re-key that it could not go with by itself
+			}
 			return fmt.Errorf("%w: it is unsealed with %s, and this is %s", ErrWrongKey, own.KeyID(), id)
 		case !kept.Sealed():
 			return nil

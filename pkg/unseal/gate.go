@@ -114,6 +114,23 @@ func (g *Gate) ActiveText() []byte {
 	return g.keys.active.Text()
 }
 
+// Copies returns copies of all keys that are held, the active one first; none while the gate
+// is shut. They are the caller's to wipe, or to open a gate with.
+func (g *Gate) Copies() []*RootKey {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	if g.keys == nil {
+		return nil
+	}
+	copies := []*RootKey{g.keys.active.clone()}
+	for _, k := range g.keys.byID {
+		if k != g.keys.active {
+			copies = append(copies, k.clone())
+		}
+	}
+	return copies
+}
+
 // RetiredText returns the text of the keys that are not the active one, as [ParseAll] reads it; nil if none is
 // held. It is the caller's to wipe.
 func (g *Gate) RetiredText() []byte {

@@ -222,6 +222,13 @@ type wiped struct{}
 
 func (wiped) Unwrap([]*age.Stanza) ([]byte, error) { return nil, ErrShut }
 
+// clone returns a copy of a key that is not wiped.
+func (k *RootKey) clone() *RootKey {
+	was := k.private()
+	held := &private{identity: was.identity, secret: bytes.Clone(was.secret), state: was.state}
+	return &RootKey{private: func() *private { return held }, recipient: k.recipient}
+}
+
 // Recipient returns the public key.
 func (k *RootKey) Recipient() encrypt.Recipient { return k.recipient }
 
