@@ -119,13 +119,14 @@ func (l *leading) tidy(ctx context.Context) {
 
 func (l *leading) unsealed() bool { return l.gate.Era() != 0 }
 
-// retry has everything that was refused tried again whenever the seal has changed, until ctx ends.
+// retry has everything that was refused tried again whenever Safe was unsealed, or holds other keys
+// since, until ctx ends.
 func (l *leading) retry(ctx context.Context) {
 	var before uint64
 	for {
 		changed := l.keeper.Changed()
-		if era := l.gate.Era(); era != before {
-			before = era
+		if turn := l.gate.Turn(); turn != before {
+			before = turn
 			l.sources.Retry()
 			l.deliverer.Retry()
 		}

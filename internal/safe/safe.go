@@ -127,7 +127,7 @@ func Run(ctx context.Context, cfg *config.Config, mode RootKey, log *slog.Logger
 	group.Go(func() error {
 		return reconcile.Follow(run, objects, func() []*reconcile.Source { return sources })
 	})
-	group.Go(func() error { retryAfterUnseal(run, keeper, sources); return nil })
+	group.Go(func() error { retryAfterUnseal(run, gate, keeper, sources); return nil })
 	group.Go(func() error { settle(run, keeper, secrets, sources); return nil })
 	group.Go(func() error {
 		self.run(run, func() {

@@ -7,6 +7,7 @@ import (
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/internal/reconcile"
 	"github.com/vsecm/kubectl-vsecm/internal/rootkey"
+	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
 
 // storedIn returns what a root key may be needed for. Objects that cannot be read may need one,
@@ -25,13 +26,13 @@ func storedIn[F any](objects interface {
 }
 
 // retryAfterUnseal has every source go round, and try what it refused, as soon as Safe is
-// unsealed, until ctx ends.
-func retryAfterUnseal(ctx context.Context, keeper *rootkey.Keeper, sources []*reconcile.Source) {
-	var before rootkey.State
+// unsealed, or holds other keys since, until ctx ends.
+func retryAfterUnseal(ctx context.Context, gate *unseal.Gate, keeper *rootkey.Keeper, sources []*reconcile.Source) {
+	var before uint64
 	for {
 		changed := keeper.Changed()
-		now := keeper.Status().State
-		if now == rootkey.Unsealed && before != now {
+		now := gate.Turn()
+		if now != 0 && before != now {
 			for _, s := range sources {
 				s.Retry()
 			}
