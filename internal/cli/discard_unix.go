@@ -8,8 +8,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxDiscarded bounds, in bytes, what is dropped of a terminal's input.
-const maxDiscarded = 1 << 20
+const (
+	// quiet is how long, in milliseconds, nothing has to come until what is pasted is taken to be over.
+	quiet = 100
+	// maxDiscards bounds how often more may come.
+	maxDiscards = 1000
+)
 
 // silence keeps what is typed on a terminal off its screen, for a later reader to take as it was
 // typed. Ctrl-C still interrupts.
@@ -24,24 +28,25 @@ func silence(f *os.File) error {
 }
 
 // discardInput drops what is typed on a terminal, which it leaves silent, until a tenth of a
-// second brings nothing more: of what is pasted, only a part has come yet.
+// second brings nothing more: of what is pasted, only a part has come yet. It does not read: a prompt
+// that is interrupted may be reading, and would be waited for.
 func discardInput(f *os.File) {
-	state, err := unix.IoctlGetTermios(int(f.Fd()), getTermios)
+	fd := int(f.Fd())
+	state, err := unix.IoctlGetTermios(fd, getTermios)
 	if err != nil {
 		return
 	}
 	state.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON // or it would wait for a line's end
-	state.Cc[unix.VMIN], state.Cc[unix.VTIME] = 0, 1
-	if unix.IoctlSetTermios(int(f.Fd()), setTermios, state) != nil {
+	if unix.IoctlSetTermios(fd, setTermios, state) != nil {
 		return
 	}
-	buf := make([]byte, 4096)
-	defer clear(buf)
-	for total := 0; total < maxDiscarded; {
-		n, err := f.Read(buf)
-		if n == 0 || err != nil {
+	for range maxDiscards {
+		if flushInput(fd) != nil {
 			return
 		}
-		total += n
+		ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		if n, err := unix.Poll(ready, quiet); err != nil && err != unix.EINTR || err == nil && (n == 0 || ready[0].Revents&unix.POLLIN == 0) {
+			return
+		}
 	}
 }

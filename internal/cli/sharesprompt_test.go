@@ -62,6 +62,22 @@ func TestPromise01_TheHiddenPromptTakesAShare(t *testing.T) {
 	}
 }
 
+// Whoever is ended while they wait for a key leaves at once, and leaves nothing for the shell.
+func TestAPromptForAKeyCanBeEndedFromOutside(t *testing.T) {
+	t.Chdir(t.TempDir())
+	key := shareKey(t, 3, 2)
+	for signal, code := range map[unix.Signal]int{unix.SIGTERM: exitTerminated, unix.SIGINT: exitInterrupted} {
+		s := newRealSafe(t, nil, "a", key.RootKey)
+		p := at(t, "unseal", "--safe", s.socket)
+		p.typesHidden(keyPrompt, 1, key.shares[0][:60])
+		p.until("the prompt to read", func() bool { return p.unread() == 0 })
+		check(t, p.cmd.Process.Signal(signal))
+		if got, screen := p.leaves(); got != code || !s.sealed() {
+			t.Errorf("%v: exit code %d, want %d; the screen shows:\n%s", signal, got, code, screen)
+		}
+	}
+}
+
 func TestAShareIsAsLongAsThePromptExpects(t *testing.T) {
 	for _, share := range shareKey(t, 2, 2).shares {
 		if len(share) != shareCharacters {
