@@ -23,6 +23,8 @@ type Contents struct {
 	Sources    []Source
 	// Objects are of one moment, sorted by namespace and name. They are only read.
 	Objects []Item
+	// Faults say, for people, which stored objects Safe itself cannot read, and which are not in it therefore.
+	Faults []string
 	// RootKey and RetiredKeys are the texts of the root keys, where they are to be in it. They stay the caller's.
 	RootKey, RetiredKeys []byte
 	Keys                 Keys
@@ -57,6 +59,8 @@ type Result struct {
 	Values  int `json:"values"` // in the clear inside
 	// Older counts the objects that were archived in the version before the newest, which does not open.
 	Older int `json:"older,omitempty"`
+	// Faults counts the stored objects that are not in it, since Safe cannot read them.
+	Faults int `json:"faults,omitempty"`
 	// UnreadableCount counts what did not open, and Unreadable is the beginning of it.
 	UnreadableCount int          `json:"unreadableCount"`
 	Unreadable      []Unreadable `json:"unreadable,omitempty"`
@@ -149,6 +153,7 @@ func (a *writer) write(ctx context.Context) error {
 			return err
 		}
 	}
+	a.result.Faults = len(a.contents.Faults)
 	return a.index()
 }
 

@@ -49,6 +49,12 @@ func (a *writer) writeIndex(w io.Writer) error {
 	}
 	j.close("]", ",")
 
+	j.open("faults", "[")
+	for _, fault := range c.Faults {
+		j.item(fault)
+	}
+	j.close("]", ",")
+
 	j.open("sha256", "{")
 	for _, d := range a.first {
 		j.digest(d.entry, d.sum)

@@ -145,6 +145,8 @@ func RunInCluster(ctx context.Context, c ClusterConfig, log *slog.Logger, auditL
 		Cache:       secrets,
 		RootKey:     keeper,
 		Keys:        gate,
+		Archive:     gate,
+		Namespace:   c.Namespace,
 		Operators:   operator.New(client, c.Namespace),
 		Audit:       auditor,
 		Log:         log,

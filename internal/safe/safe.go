@@ -242,6 +242,7 @@ func newServer(p serverParts) (*serve.Server, error) {
 		Cache:       p.secrets,
 		RootKey:     p.keeper,
 		Keys:        p.keys,
+		Archive:     p.keys,
 		Audit:       p.auditor,
 		Log:         p.log,
 		Metrics:     p.metrics,

@@ -97,7 +97,9 @@ func (s *Server) api(w http.ResponseWriter, r *http.Request) {
 // account ends a call. It is deferred: a call that panicked is answered here, with
 // nothing of what it panicked with.
 func (s *Server) account(w http.ResponseWriter, c *call, start time.Time) {
-	if v := recover(); v != nil {
+	if v := recover(); v == http.ErrAbortHandler { // an answer that was broken off on purpose
+		defer panic(v)
+	} else if v != nil {
 		s.Log.Error("a request failed", "request", c.id, "panic", panicText(v), "stack", string(debug.Stack()))
 		c.onRecord = false // as it ended
 		c.refuse(w, problem.Internal, "")

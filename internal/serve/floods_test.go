@@ -106,7 +106,7 @@ func TestBodiesAndHeadersAreBounded(t *testing.T) {
 func TestOperatorsCallsHaveADeadline(t *testing.T) {
 	for path, op := range operations {
 		for ; op != nil; op = op.also {
-			if op.timeout <= 0 || op.timeout > checkTimeout {
+			if op.timeout <= 0 || op.timeout > backupTimeout {
 				t.Errorf("%s %s: %v", op.method, path, op.timeout)
 			}
 		}

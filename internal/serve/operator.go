@@ -39,6 +39,9 @@ var operations = map[string]*operation{
 	"/v1/reencrypt": {
 		method: http.MethodPost, route: "reencrypt", verb: "reencrypt", object: "values", takesBody: true, timeout: shortTimeout, serve: (*Server).reencrypt,
 	},
+	"/v1/backup": {
+		method: http.MethodPost, route: "backup", verb: "backup", object: "backup", takesBody: true, timeout: backupTimeout, serve: (*Server).backup,
+	},
 	"/v1/sync": {method: http.MethodPost, route: "sync", verb: "sync", object: "sources", timeout: syncTimeout, serve: (*Server).syncNow},
 	"/v1/rekey": {method: http.MethodGet, route: "rekey", verb: "get", object: "root-key rekey", timeout: shortTimeout, serve: (*Server).rekeyStatus,
 		also: &operation{method: http.MethodPost, route: "rekey", verb: "rekey", object: "root-key rekey", takesBody: true, timeout: checkTimeout, serve: (*Server).rekey}},
@@ -59,6 +62,8 @@ const (
 	syncTimeout = 2 * time.Minute
 	// checkTimeout bounds POST /v1/rekey: every repository is fetched, and every value opened.
 	checkTimeout = 5 * time.Minute
+	// backupTimeout bounds POST /v1/backup, whose reader may be slow.
+	backupTimeout = 30 * time.Minute
 )
 
 // onSafe returns the permission to do something to Safe itself.

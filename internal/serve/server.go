@@ -11,6 +11,7 @@
 //	POST /v1/seal         drops it, and all that was opened with it
 //	POST /v1/reveal       one object's values
 //	POST /v1/reencrypt    sealed values, sealed anew for the active root key
+//	POST /v1/backup       an archive of secrets, encrypted
 //	POST /v1/sync         fetches every source now, or one
 //	GET  /v1/rekey        which root keys are held, and what re-key is under way
 //	POST /v1/rekey        replaces the root key, step by step
@@ -70,6 +71,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 
 	"github.com/vsecm/kubectl-vsecm/internal/attempts"
@@ -156,6 +158,10 @@ type Config struct {
 	RootKey RootKey
 	// Keys opens what is to be sealed anew. It holds the root key if RootKey is unsealed.
 	Keys Keys
+	// Archive holds the root keys that archives are made with.
+	Archive Archive
+	// Namespace that Safe is installed in; empty where there is no cluster.
+	Namespace string
 	// Operators judges tokens. nil: no operator is served on the TLS listener.
 	Operators Operators
 
@@ -202,6 +208,7 @@ type Server struct {
 
 	unseals   *attempts.Attempts // that fail, by actor and credential
 	unsealing *attempts.Attempts // that fail, everybody's
+	backups   *semaphore.Weighted
 	strangers *attempts.Attempts // lines in the audit log, by address
 	flooded   rate.Sometimes     // says that there were too many of those
 
@@ -214,6 +221,7 @@ type Server struct {
 	hold         func() time.Duration
 	readTimeout  time.Duration
 	writeTimeout time.Duration
+	backupStall  time.Duration
 
 	anonymousIdle time.Duration
 	connections   int // to the TLS listener
@@ -228,6 +236,7 @@ func New(c Config) (*Server, error) {
 		budget:    newBudget(maxBytes, maxWorkloadBytes, roomWait),
 		unseals:   attempts.New(unsealEvery, unsealBurst, attempts.Most),
 		unsealing: attempts.New(allUnsealsEvery, allUnsealsBurst, 1),
+		backups:   semaphore.NewWeighted(maxBackups),
 		strangers: attempts.New(lineEvery, lineBurst, attempts.Most),
 		flooded:   rate.Sometimes{Interval: time.Minute},
 
@@ -238,6 +247,7 @@ func New(c Config) (*Server, error) {
 		hold:         holdFor,
 		readTimeout:  readTimeout,
 		writeTimeout: writeTimeout,
+		backupStall:  backupStall,
 
 		anonymousIdle: anonymousIdle,
 		connections:   maxConnections,
