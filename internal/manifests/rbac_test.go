@@ -219,6 +219,11 @@ func TestWhoMayAndWhoMayNot(t *testing.T) {
 		{accounts + "vsecm-admin", "shop", "reveal", "vsecm.com", "encryptedsecrets", "db", false},
 		{"adam", "shop", "reveal", "vsecm.com", "encryptedsecrets", "db", false},
 		{"dora", "shop", "reveal", "vsecm.com", "encryptedsecrets", "db", false},
+		{accounts + "vsecm-safe", "shop", "reencrypt", "vsecm.com", "encryptedsecrets", "", false},
+		{accounts + "vsecm-viewer", "shop", "reencrypt", "vsecm.com", "encryptedsecrets", "", false},
+		{accounts + "vsecm-operator", "shop", "reencrypt", "vsecm.com", "encryptedsecrets", "", false},
+		{accounts + "vsecm-admin", "shop", "reencrypt", "vsecm.com", "encryptedsecrets", "", false},
+		{"adam", "shop", "reencrypt", "vsecm.com", "encryptedsecrets", "", false},
 		{"dora", "shop", "reencrypt", "vsecm.com", "encryptedsecrets", "db", false},
 
 		// The accounts reach nothing of the cluster itself: what they may do, Safe does.
@@ -290,16 +295,21 @@ func TestPeopleGetTokensOfTheirAccountsOnly(t *testing.T) {
 	}
 }
 
-func TestRevealIsGrantedByNamespace(t *testing.T) {
+func TestRevealAndReencryptAreGrantedByNamespace(t *testing.T) {
 	c := cluster{t, shared.Start(t)}
 	c.bindPeople()
 	c.kubectl("", "create", "namespace", "vault")
-	c.kubectl("", "create", "rolebinding", "vsecm-reveal", "-n", "vault", "--clusterrole=vsecm-reveal", "--serviceaccount=vsecm-system:vsecm-admin")
-	got := c.rules("system:serviceaccount:vsecm-system:vsecm-admin", "vault")
-	if !slices.Contains(got, "vsecm.com/encryptedsecrets: reveal") {
-		t.Errorf("may do %v", got)
-	}
-	if got := c.rules("system:serviceaccount:vsecm-system:vsecm-admin", "shop"); slices.Contains(got, "vsecm.com/encryptedsecrets: reveal") {
-		t.Errorf("in another namespace it may do %v", got)
+	for _, verb := range []string{"reveal", "reencrypt"} {
+		granted := "vsecm.com/encryptedsecrets: " + verb
+		if got := c.rules("system:serviceaccount:vsecm-system:vsecm-admin", "vault"); slices.Contains(got, granted) {
+			t.Errorf("before it is bound it may do %v", got)
+		}
+		c.kubectl("", "create", "rolebinding", "vsecm-"+verb, "-n", "vault", "--clusterrole=vsecm-"+verb, "--serviceaccount=vsecm-system:vsecm-admin")
+		if got := c.rules("system:serviceaccount:vsecm-system:vsecm-admin", "vault"); !slices.Contains(got, granted) {
+			t.Errorf("may do %v", got)
+		}
+		if got := c.rules("system:serviceaccount:vsecm-system:vsecm-admin", "shop"); slices.Contains(got, granted) {
+			t.Errorf("in another namespace it may do %v", got)
+		}
 	}
 }
