@@ -109,6 +109,7 @@ func TestBackupIsOfWhatWasAskedFor(t *testing.T) {
 		t.Errorf("summary %+v", summary)
 	}
 
+	a.allow("backup safes /", "reveal encryptedsecrets shop/", "reveal encryptedsecrets nowhere/")
 	got, summary = a.open(a.ask(a.wants(`,"namespaces":["shop","nowhere","shop"]`)).body)
 	delete(all, "bank/db/pin")
 	if !equal(got, all) || len(summary.Namespaces) != 2 {
