@@ -171,7 +171,10 @@ func (k *check) count(f *finding) {
 // list lists a finding, if there is room: a repository may hold any number. k.mu is held.
 func (k *check) list(f *finding) {
 	to := &k.report.Needs
-	if f.verdict == unreadable {
+	switch f.verdict {
+	case opened:
+		return
+	case unreadable:
 		to = &k.report.Unreadable
 	}
 	if len(*to) < maxListed {

@@ -216,7 +216,8 @@ func (s *Server) checkRekey(w http.ResponseWriter, r *http.Request, c *call) {
 // finishRekey destroys the keys that are retired, if the active one opens alone all that there is, or if the caller says
 // that it is to be done all the same.
 func (s *Server) finishRekey(w http.ResponseWriter, r *http.Request, c *call, q rekeyCall) {
-	if err := s.underWay(q); err != nil {
+	under, err := s.underWay(q)
+	if err != nil {
 		s.rekeyFailed(w, r, c, err)
 		return
 	}
@@ -235,6 +236,10 @@ func (s *Server) finishRekey(w http.ResponseWriter, r *http.Request, c *call, q 
 		Report   rekey.Report `json:"report"`
 	}{Report: report}
 	if report.Blocked() && !q.force {
+		if !under {
+			s.rekeyFailed(w, r, c, rootkey.ErrNoRekey)
+			return
+		}
 		s.ended(r, c, audit.Failed)
 		c.answerJSON(w, answer)
 		return
@@ -254,16 +259,15 @@ func (s *Server) finishRekey(w http.ResponseWriter, r *http.Request, c *call, q 
 	c.answerJSON(w, answer)
 }
 
-// underWay tells why not, if the re-key that is to be finished is not under way.
-func (s *Server) underWay(q rekeyCall) error {
+// underWay tells whether the re-key is under way as far as this replica knows. It may be finished, so that to finish it
+// again is no mistake, or this replica may not have heard of it: whoever writes decides. That another is under way is
+// an error.
+func (s *Server) underWay(q rekeyCall) (bool, error) {
 	under, ok := s.Rekey.Rekeying()
-	switch {
-	case !ok:
-		return rootkey.ErrNoRekey
-	case under.From != q.from || under.To != q.to:
-		return &rootkey.RekeyingError{Rekey: under}
+	if ok && (under.From != q.from || under.To != q.to) {
+		return false, &rootkey.RekeyingError{Rekey: under}
 	}
-	return nil
+	return ok, nil
 }
 
 // archiveRetired answers with the retired keys, in an age file for whom the caller names.
