@@ -17,15 +17,23 @@ func (f *safeFlag) tellMissed(w io.Writer, all *safes, asked []string) {
 	for _, pod := range all.idle {
 		fmt.Fprintf(w, "note: pod %s was not asked: %s\n", visible(pod.name), visible(pod.why))
 	}
+	for _, name := range f.missed(all, asked) {
+		fmt.Fprintf(w, "note: %s was not asked: --safe does not lead to it\n", visible(name))
+	}
+}
+
+// missed returns the replicas that the addresses of --safe do not lead to, as far as that is known.
+func (f *safeFlag) missed(all *safes, asked []string) (names []string) {
 	if all.published == nil || f.given() == "" || len(asked) < len(all.replicas) {
-		return
+		return nil
 	}
 	for _, name := range slices.Sorted(maps.Keys(all.published.Replicas)) {
 		seen := all.published.Replicas[name].Seen
 		if !slices.Contains(asked, name) && time.Since(seen) < publication.Stale {
-			fmt.Fprintf(w, "note: %s was not asked: --safe does not lead to it\n", visible(name))
+			names = append(names, name)
 		}
 	}
+	return names
 }
 
 // shown returns, for each replica that has shown itself in TLS, the name under which it is published.

@@ -62,6 +62,10 @@ func Main(ctx context.Context, args []string, streams genericiooptions.IOStreams
 		fmt.Fprintln(streams.ErrOut, "note: the share counts; the next holder's is needed")
 		return exitSealed
 	}
+	if errors.Is(err, errMoreKeys) {
+		fmt.Fprintln(streams.ErrOut, "note: the key is kept for 15 minutes; the other one is needed too, since a re-key is under way")
+		return exitSealed
+	}
 	if errors.Is(err, errSomeLeft) {
 		return exitSomeLeft // the verb has said what
 	}
@@ -107,6 +111,7 @@ func New(streams genericiooptions.IOStreams) *cobra.Command {
 		newStatus(streams, conn),
 		newUnseal(streams, conn),
 		newSeal(streams, conn),
+		newRekey(streams, conn),
 		newSync(streams, conn),
 		newOptions(streams),
 		newVersion(streams),
@@ -114,12 +119,18 @@ func New(streams genericiooptions.IOStreams) *cobra.Command {
 	)
 	help := newHelp(cmd)
 	cmd.SetHelpCommand(help)
-	for _, verb := range append(cmd.Commands(), help) {
+	dress(append(cmd.Commands(), help))
+	return cmd
+}
+
+// dress has verbs, and those below them, look alike.
+func dress(verbs []*cobra.Command) {
+	for _, verb := range verbs {
 		verb.DisableFlagsInUseLine = true
 		verb.InitDefaultHelpFlag()
 		verb.Flags().Lookup("help").Usage = "Show this help"
+		dress(verb.Commands())
 	}
-	return cmd
 }
 
 // newHelp replaces cobra's help, which answers a verb that there is not with
@@ -262,5 +273,5 @@ Flags:
 {{.LocalFlags.FlagUsagesWrapped 80 | trimTrailingWhitespaces}}{{end}}{{if .HasAvailableSubCommands}}
 
 Use "{{.CommandPath}} VERB --help" for more about a verb, and
-"{{.CommandPath}} options" for the flags that say how to reach the cluster.{{end}}
+"{{.Root.CommandPath}} options" for the flags that say how to reach the cluster.{{end}}
 `

@@ -28,9 +28,39 @@ type sealStatus struct {
 	Reason     string        `json:"reason"`
 	Progress   progress      `json:"progress"`
 	Ceremonies []progress    `json:"ceremonies"`
+
+	// In the middle of a re-key: between which keys, and which of them a replica that needs both lacks.
+	Rekey   *rekeying       `json:"rekey"`
+	Missing []encrypt.KeyID `json:"missing"`
 }
 
-func (st *sealStatus) keyID() string { return string(st.KeyID) }
+// A rekeying is what Safe tells anyone of a re-key that is under way.
+type rekeying struct {
+	From encrypt.KeyID `json:"from"`
+	To   encrypt.KeyID `json:"to"`
+}
+
+// needs returns the root keys that a replica has a use for; none where it does not say.
+func (st *sealStatus) needs() []encrypt.KeyID {
+	switch {
+	case len(st.Missing) > 0:
+		return st.Missing
+	case st.State == unsealed && st.Rekey != nil:
+		return []encrypt.KeyID{st.Rekey.From, st.Rekey.To}
+	case st.KeyID != "":
+		return []encrypt.KeyID{st.KeyID}
+	}
+	return nil
+}
+
+// misshapen tells whether something that Safe calls a key id is none.
+func (st *sealStatus) misshapen() bool {
+	ids := append(slices.Clone(st.Missing), st.KeyID)
+	if st.Rekey != nil {
+		ids = append(ids, st.Rekey.From, st.Rekey.To)
+	}
+	return slices.ContainsFunc(ids, func(id encrypt.KeyID) bool { return !isKeyID(string(id)) })
+}
 
 // isKeyID tells whether id is the id of a key, or of none: it stands in prompts and commands to be
 // copied.
@@ -45,6 +75,15 @@ func (r *replica) sealStatus(ctx context.Context) (st sealStatus, err error) {
 		return st, err
 	}
 	return st, decode(r, text, &st)
+}
+
+// alternatives says "A" or "A or B".
+func alternatives(ids []encrypt.KeyID) string {
+	texts := make([]string, len(ids))
+	for i, id := range ids {
+		texts[i] = string(id)
+	}
+	return strings.Join(texts, " or ")
 }
 
 // A progress is how much was given of what unseals: of a key, or of its shares.

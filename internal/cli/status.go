@@ -226,7 +226,7 @@ func (o statusOptions) printAll(all *safes, texts [][]byte, errs []error, overvi
 	return printObject(o.streams.Out, o.output.value, whole)
 }
 
-func (st *status) keyID() string { return st.KeyID }
+func (st *status) misshapen() bool { return !isKeyID(st.KeyID) }
 
 // sealed tells whether somebody has to unseal it. A Safe before sealing was built tells
 // no state.

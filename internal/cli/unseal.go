@@ -21,6 +21,9 @@ const unsealTimeout = time.Minute
 // errMoreShares says that a share was taken, and that there are not enough yet.
 var errMoreShares = errors.New("more shares are needed")
 
+// errMoreKeys says that a root key was taken, or the last share of one, and that another key is needed besides.
+var errMoreKeys = errors.New("one more key is needed")
+
 type unsealOptions struct {
 	streams    genericiooptions.IOStreams
 	safe       safeFlag
@@ -51,12 +54,17 @@ set, or forged is named at once, is not sent, and costs nobody their progress.
 Shares lapse 15 minutes after the last good one; --reset drops them at once,
 with --shares those of that set only.
 
+In the middle of a re-key, a replica that keeps its keys in memory alone needs
+the old key and the new one, whole or in shares, in any order. What is given
+first is kept for 15 minutes. An unsealed replica that was not there when the
+re-key began takes the new key.
+
 Each replica must first show, in TLS, a key that this cluster's Safe has
 published. A root key that it has no use for is not sent to it.
 
 Exit codes: 0 all replicas that were asked are unsealed, or have dropped the
-shares; 1 one is not, or another error; 2 the share is taken, and more are
-needed; 130 interrupted.`,
+shares; 1 one is not, or another error; 2 what was given is taken, and more
+shares, or one more key, are needed; 130 interrupted.`,
 		Example: `  # Paste the key, or type a share, at the prompt
   kubectl vsecm unseal
 
@@ -144,7 +152,7 @@ func (o unsealOptions) run(ctx context.Context) error {
 		}
 		given.set = public.set
 	}
-	if err := o.accepts(given, public); err != nil {
+	if err := o.accepts(given, public, states); err != nil {
 		return errors.Join(append(errs, err)...)
 	}
 
@@ -178,12 +186,12 @@ func (g gift) wipe() {
 // take reads what is given. Nobody is asked for what no replica needs; what is given unasked is
 // read all the same, and put to use.
 func (o unsealOptions) take(all *safes, states []sealStatus, errs []error, quiet *hush) (gift, error) {
-	var needed encrypt.KeyID
+	var needed []encrypt.KeyID
 	waiting := false
 	for i, st := range states {
 		if errs[i] == nil && st.State != unsealed {
 			waiting = true
-			needed = st.KeyID
+			needed = st.needs()
 		}
 	}
 	if !waiting && o.file == "" && quiet != nil {
@@ -231,12 +239,12 @@ func (o unsealOptions) hush() (*hush, error) {
 	return quiet, err
 }
 
-func (o unsealOptions) text(needed encrypt.KeyID, quiet *hush) (text []byte, name string, err error) {
+func (o unsealOptions) text(needed []encrypt.KeyID, quiet *hush) (text []byte, name string, err error) {
 	if o.file == "" || o.file == "-" {
 		if quiet != nil {
 			which := "root key"
-			if needed != "" {
-				which += " " + string(needed)
+			if len(needed) > 0 {
+				which += " " + alternatives(needed)
 			}
 			text, err = quiet.ask(which + ", or a share of it (hidden; paste it, then Enter): ")
 			return text, "what was typed", err
@@ -269,13 +277,16 @@ func parseGift(text []byte, name string) (gift, error) {
 // accepts tells whether what was given agrees with --accept-key-id, and a whole key with the shares'
 // public file: what a holder is sent as their share may be somebody's own key, which a Safe without a
 // record would make its own.
-func (o unsealOptions) accepts(given gift, public *shareSetFile) error {
+func (o unsealOptions) accepts(given gift, public *shareSetFile, states []sealStatus) error {
 	id := given.keyID()
 	switch {
 	case o.accept != "" && id != "" && string(id) != o.accept:
 		return fmt.Errorf("--accept-key-id: the key given is %s", id)
 	case o.accept != "" || given.key == nil || public.set == nil:
 		return nil
+	}
+	if slices.ContainsFunc(states, func(st sealStatus) bool { return slices.Contains(st.Missing, id) }) {
+		return nil // it is one of two that Safe asks for by name
 	}
 	if own := public.set.Recipient().KeyID(); own != id {
 		return withHint(fmt.Errorf("nothing was sent: this is no share but a whole root key, %s, and %s is of root key %s", id, public.path, own),
@@ -303,6 +314,9 @@ func (o unsealOptions) tellProgress(all *safes, states []sealStatus) {
 				fmt.Fprintf(o.streams.ErrOut, "note: %s has %s\n", visible(all.replicas[i].name), p)
 			}
 		}
+		if st.Progress.Set == "" && st.Progress.Given > 0 && len(st.Missing) > 0 {
+			fmt.Fprintf(o.streams.ErrOut, "note: %s has %d of %d keys\n", visible(all.replicas[i].name), st.Progress.Given, st.Progress.Needed)
+		}
 	}
 }
 
@@ -310,7 +324,7 @@ func decode(r *replica, text []byte, into any) error {
 	if err := json.Unmarshal(text, into); err != nil {
 		return fmt.Errorf("%s: its answer is not Safe's", r.name)
 	}
-	if answer, ok := into.(interface{ keyID() string }); ok && !isKeyID(answer.keyID()) {
+	if answer, ok := into.(interface{ misshapen() bool }); ok && answer.misshapen() {
 		return fmt.Errorf("%s: its answer is not Safe's: what it calls its key is no key id", r.name)
 	}
 	return nil

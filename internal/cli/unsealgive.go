@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,6 +27,16 @@ type receipt struct {
 	said  string // "" where it failed
 	state sealStatus
 	twice bool // it had that share already
+	half  bool // it has that key, and needs another one
+}
+
+// needsAnother tells whether a replica has taken one of two root keys that it lacked, and is sealed still.
+func needsAnother(before, now sealStatus) (receipt, bool) {
+	took := slices.IndexFunc(before.Missing, func(id encrypt.KeyID) bool { return !slices.Contains(now.Missing, id) })
+	if now.State == unsealed || len(now.Missing) == 0 || took < 0 {
+		return receipt{}, false
+	}
+	return receipt{said: fmt.Sprintf("it has key %s; one more key is needed: %s", before.Missing[took], alternatives(now.Missing)), state: now, half: true}, true
 }
 
 // give hands what was given to every replica that has a use for it, and says what each made of
@@ -56,15 +67,18 @@ func (o unsealOptions) give(ctx context.Context, all *safes, states []sealStatus
 	if err := errors.Join(append(errs, more...)...); err != nil {
 		return err
 	}
-	sealed, taken, twice := false, false, false
+	sealed, half, taken, twice := false, false, false, false
 	for _, got := range receipts {
 		sealed = sealed || got.state.State != unsealed
+		half = half || got.half
 		twice = twice || got.twice
 		taken = taken || got.said != "" && !got.twice
 	}
 	switch {
 	case twice && !taken:
 		return withHint(fmt.Errorf("share %d was given already, and counts once", given.share.Index()), "now another holder's is needed")
+	case half:
+		return errMoreKeys
 	case sealed:
 		return errMoreShares
 	}
@@ -86,10 +100,13 @@ func (o unsealOptions) giveKey(ctx context.Context, r *replica, st sealStatus, k
 	if err != nil {
 		return receipt{}, err
 	}
+	if half, is := needsAnother(st, now); is {
+		return half, nil
+	}
 	if now.State != unsealed {
 		return receipt{}, fmt.Errorf("%s: it is %s still: %s", r.name, visible(now.State), visible(now.Reason))
 	}
-	said := fmt.Sprintf("unsealed with key %s", key.KeyID())
+	said := fmt.Sprintf("unsealed with key %s", now.KeyID)
 	if st.State == unsealed {
 		said = "unsealed already"
 	}
@@ -133,6 +150,9 @@ func (o unsealOptions) giveShare(ctx context.Context, r *replica, st sealStatus,
 		return receipt{said: fmt.Sprintf("unsealed with key %s", now.KeyID), state: now}, nil
 	}
 	p, has := now.of(set)
+	if half, is := needsAnother(st, now); is {
+		return half, nil
+	}
 	if !has {
 		return receipt{}, fmt.Errorf("%s: it is %s still, and tells of no share: %s", r.name, visible(now.State), visible(now.Reason))
 	}
@@ -173,10 +193,11 @@ func (o unsealOptions) follow(ctx context.Context, all *safes, receipts []receip
 // fits tells whether a key is the one that a replica needs. If not, it may be that of another
 // cluster, which this one is not to see.
 func fits(r *replica, st sealStatus, id encrypt.KeyID, otherwise string) error {
-	if st.KeyID == "" || st.KeyID == id {
+	needs := st.needs()
+	if len(needs) == 0 || slices.Contains(needs, id) {
 		return nil
 	}
-	return withHint(fmt.Errorf("%s: it needs root key %s; "+otherwise, r.name, st.KeyID, id),
+	return withHint(fmt.Errorf("%s: it needs root key %s; "+otherwise, r.name, alternatives(needs), id),
 		"is this the right cluster? See --context")
 }
 

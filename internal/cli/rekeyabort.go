@@ -1,0 +1,62 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+
+	"github.com/vsecm/kubectl-vsecm/internal/problem"
+	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
+)
+
+type rekeyAbortOptions struct {
+	streams genericiooptions.IOStreams
+	safe    safeFlag
+	follow  time.Duration
+}
+
+func (o rekeyAbortOptions) run(ctx context.Context) error {
+	ctx, cancel, err := o.safe.conn.within(ctx, rekeyTimeout+o.follow)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	all, err := o.safe.open(ctx, adminAccount)
+	if err != nil {
+		return err
+	}
+	defer all.close()
+	f := survey(ctx, all)
+	if err := f.usable(); err != nil {
+		return err
+	}
+	var answer struct {
+		Rekey rekeyRecord `json:"rekey"`
+	}
+	_, err = f.anyone(ctx, rekeyCall{Do: "abort"}.text(), &answer)
+	if refusedAs(err) == problem.NoRekey {
+		return errNoRekey
+	}
+	if err != nil {
+		return err
+	}
+	behind := f.follow(ctx, o.follow, activeIs(f, answer.Rekey.To))
+	f.tellSealed(o.streams.ErrOut)
+	o.safe.tellMissed(o.streams.ErrOut, all, all.shown())
+	fmt.Fprintf(o.streams.Out, "root key %s is the active one again; %s is kept\n", answer.Rekey.To, answer.Rekey.From)
+	fmt.Fprintf(o.streams.ErrOut, "note: rewrite what was sealed to %s with 'kubectl vsecm reencrypt', then 'kubectl vsecm rekey finish' destroys it\n", answer.Rekey.From)
+	return errors.Join(append(behind, f.errs...)...)
+}
+
+// activeIs is to be followed: every replica has this active key.
+func activeIs(f *fleet, id encrypt.KeyID) func(context.Context, int, rekeyState) error {
+	return func(_ context.Context, i int, st rekeyState) error {
+		if st.Active.KeyID == id {
+			return nil
+		}
+		return withHint(fmt.Errorf("%s: its active key is still %s", f.all.replicas[i].name, st.Active.KeyID), "give it key %s with 'kubectl vsecm unseal'", id)
+	}
+}
