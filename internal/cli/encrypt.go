@@ -263,7 +263,7 @@ func (o *encryptOptions) runDocuments(ctx context.Context, p *project) error {
 		drafts  []*draft
 		skipped int
 	)
-	resolve := o.resolveOnce(p)
+	resolve := o.recipients.once(p)
 	seen := make(map[[2]string]*draft)
 	documents := o.readDocuments(files)
 	defer func() {
@@ -365,20 +365,6 @@ func (o *encryptOptions) generateInto(all []documents) error {
 		secrets[0].Data = make(map[string][]byte)
 	}
 	return o.values.generateInto(&values{byKey: secrets[0].Data}, o.streams.ErrOut)
-}
-
-// resolveOnce finds the recipients of each rule once: a folder may hold thousands
-// of documents.
-func (o *encryptOptions) resolveOnce(p *project) func(encrypt.Rule) ([]encrypt.Recipient, error) {
-	byRule := make(map[string][]encrypt.Recipient) // of rules with one path only the first counts
-	return func(rule encrypt.Rule) ([]encrypt.Recipient, error) {
-		if rs := byRule[rule.Path]; rs != nil {
-			return rs, nil
-		}
-		rs, err := o.recipients.resolve(p, rule)
-		byRule[rule.Path] = rs
-		return rs, err
-	}
 }
 
 func (o *encryptOptions) draftsOf(s *encrypt.Secret, f manifestFile, p *project, targets *targets, resolve func(encrypt.Rule) ([]encrypt.Recipient, error)) ([]*draft, error) {

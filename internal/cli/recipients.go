@@ -118,3 +118,16 @@ func (f *recipientFlags) resolve(p *project, rule encrypt.Rule) ([]encrypt.Recip
 	}
 	return unique, err
 }
+
+// once finds the recipients of each rule once: a folder may hold thousands of documents.
+func (f *recipientFlags) once(p *project) func(encrypt.Rule) ([]encrypt.Recipient, error) {
+	byRule := make(map[string][]encrypt.Recipient) // of rules with one path only the first counts
+	return func(rule encrypt.Rule) ([]encrypt.Recipient, error) {
+		if rs := byRule[rule.Path]; rs != nil {
+			return rs, nil
+		}
+		rs, err := f.resolve(p, rule)
+		byRule[rule.Path] = rs
+		return rs, err
+	}
+}

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -18,16 +16,7 @@ import (
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
 
-const (
-	// pluginManager is the field manager of what the plugin applies.
-	pluginManager = "kubectl-vsecm"
-
-	// firstVersion is older than any object: applied with it, an object is created where there is
-	// none, and is a conflict where there is one.
-	firstVersion = "1"
-
-	registerWait = time.Minute
-)
+const registerWait = time.Minute
 
 type registerOptions struct {
 	streams genericiooptions.IOStreams
@@ -291,22 +280,8 @@ func (o *registerOptions) apply(ctx context.Context, c *cluster, object *v1alpha
 		return err
 	}
 	defer cancel()
-	path := c.objects(v1alpha1.ResourceEncryptedSecrets, object.Namespace, object.Name)
-	query := url.Values{"fieldManager": {pluginManager}, "fieldValidation": {"Strict"}, "force": {strconv.FormatBool(o.force)}}
-	for _, how := range o.dryRun.ask() {
-		query.Set("dryRun", how)
-	}
-	path.RawQuery = query.Encode()
-	body := map[string]any{
-		"apiVersion": object.APIVersion, "kind": object.Kind, "spec": object.Spec,
-		"metadata": map[string]any{"namespace": object.Namespace, "name": object.Name, "resourceVersion": object.ResourceVersion},
-	}
-	if object.UID != "" {
-		body["metadata"].(map[string]any)["uid"] = object.UID
-	}
 	place := object.Namespace + "/" + object.Name
-	now := &v1alpha1.EncryptedSecret{}
-	err = c.make(ctx, clusterCall{method: http.MethodPatch, path: path, body: body, media: mediaApply}, now)
+	now, err := c.apply(ctx, object, o.force, o.dryRun.ask())
 	var refused *clusterError
 	switch {
 	case err == nil:

@@ -104,6 +104,7 @@ func New(streams genericiooptions.IOStreams) *cobra.Command {
 		newInspect(streams),
 		newValidate(streams),
 		newReveal(streams, conn),
+		newRestore(streams, conn),
 		newRegister(streams, conn),
 		newList(streams, conn),
 		newDelete(streams, conn),
