@@ -49,7 +49,8 @@ func (k *Keeper) StartRekey(ctx context.Context, text []byte, by string) (r Reke
 	err = k.stepOfRekey(ctx, func(ctx context.Context, kept *Kept, seals uint64) error {
 		began = false // a write that failed is tried again
 		if now := k.underway(kept); now != nil {
-			if r = *now; key == nil || key.KeyID() == now.To {
+			// A key that was made here, and overtaken by somebody else's, was never used.
+			if r = *now; text == nil || key.KeyID() == now.To {
 				return nil
 			}
 			return &RekeyingError{r}
@@ -130,7 +131,7 @@ func (k *Keeper) turnOver(ctx context.Context, kept *Kept, key *unseal.RootKey, 
 	c := Change{Rekey: rekey}
 	if !k.config.Memory {
 		if _, err := kept.retired(); err != nil {
-			return fmt.Errorf("what is kept of retired root keys cannot be read, and has to be put right first: %w", err)
+			return fmt.Errorf("%w: what is kept of retired root keys cannot be read, and has to be put right first: %v", ErrUnavailable, err)
 		}
 		retired, err := k.retire(kept, key)
 		if err != nil {
@@ -244,7 +245,7 @@ func (k *Keeper) hearAll(kept *Kept, seals uint64) error {
 		return nil
 	}
 	if _, err := kept.retired(); err != nil {
-		return fmt.Errorf("what is kept of retired root keys cannot be read, and would be destroyed: %w", err)
+		return fmt.Errorf("%w: what is kept of retired root keys cannot be read, and would be destroyed: %v", ErrUnavailable, err)
 	}
 	if !k.brings(kept) {
 		return nil

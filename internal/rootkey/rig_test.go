@@ -163,7 +163,11 @@ func (r *rig) status() Status {
 		r.t.Errorf("%s, but the gate's era is %d, and the holder is sealed: %v", st.State, r.config.Gate.Era(), r.holder.sealed.Load())
 	}
 	open, shares := st.State == Unsealed, st.Progress.Set != unseal.SetID{}
-	if !open && st.Reason == "" || open && st.Reason != "" && !r.wrong || open && shares || !shares && (open != (st.Progress.Given == 1) || st.Progress.Needed != 1) {
+	if n := len(st.Missing); n > 0 {
+		if open || n > 2 || st.Reason == "" || !shares && (st.Progress.Given != 2-n || st.Progress.Needed != 2) {
+			r.t.Errorf("status %+v", st)
+		}
+	} else if !open && st.Reason == "" || open && st.Reason != "" && !r.wrong || open && shares || !shares && (open != (st.Progress.Given == 1) || st.Progress.Needed != 1) {
 		r.t.Errorf("status %+v", st)
 	}
 	recipient, known := r.keeper.Recipient()
