@@ -113,6 +113,7 @@ func New(streams genericiooptions.IOStreams) *cobra.Command {
 		newUnseal(streams, conn),
 		newSeal(streams, conn),
 		newRekey(streams, conn),
+		newReencrypt(streams, conn),
 		newSync(streams, conn),
 		newOptions(streams),
 		newVersion(streams),
