@@ -33,6 +33,9 @@ type dirPlace struct {
 	keyFile, retired, mark, record, rekey string
 	// step, where it is not nil, stands before each write of a step of a re-key: tests die there.
 	step func() error
+	// ended is the re-key that this process finished last: it may not have been told that it was
+	// written.
+	ended *ended
 	// wrote since Watch looked last: what was undone before it looks again is no
 	// change to it.
 	wrote atomic.Bool
@@ -68,6 +71,8 @@ func (p *dirPlace) Read(_ context.Context, keysOfSealed bool) (*Kept, error) {
 	}
 	if rekey != nil {
 		kept.Rekey, kept.RekeyFault = parseRekey(string(rekey))
+	} else {
+		kept.ended = p.ended
 	}
 	mark, err := readSmall(p.mark)
 	if err != nil {
@@ -173,6 +178,7 @@ func remove(file string) error {
 // begin, or did not end: [Keeper.underway].
 func (p *dirPlace) WriteRekey(_ context.Context, was *Kept, c Change) error {
 	p.wrote.Store(true)
+	p.ended = nil
 	if c.Key != nil && was.KeyFault != nil {
 		return fmt.Errorf("keeping the root key: %w", was.KeyFault)
 	}
@@ -185,7 +191,7 @@ func (p *dirPlace) WriteRekey(_ context.Context, was *Kept, c Change) error {
 		{c.DropRetired, "destroying the retired root keys", func() error { return remove(p.retired) }},
 		{c.Rekey != nil, "recording a re-key", func() error { return encrypt.ReplaceFile(p.rekey, []byte(encodeRecord(c.Rekey)+"\n"), 0o600) }},
 		{c.Key != nil, "keeping the root key", func() error { return encrypt.ReplaceFile(p.keyFile, c.Key, 0o600) }},
-		{c.Rekey == nil, "taking the record of a re-key away", func() error { return remove(p.rekey) }},
+		{c.Rekey == nil, "taking the record of a re-key away", func() error { p.ended = c.ended; return remove(p.rekey) }},
 	}
 	for _, s := range steps {
 		if !s.wanted {

@@ -132,7 +132,7 @@ func TestAnAbortedRekeyGoesBack(t *testing.T) {
 					t.Errorf("starting again: %v", err)
 				}
 				if m == auto {
-					if active, retired := keptIDs(t, s); active != idOf(keyA) || !slices.Equal(retired, []encrypt.KeyID{idOf(keyNew)}) {
+					if active, retired := keptIDs(t, s); active != idOf(keyA) || !slices.Contains(retired, idOf(keyNew)) {
 						t.Errorf("kept: %s and %s", active, retired)
 					}
 					r.stop()

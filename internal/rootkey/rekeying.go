@@ -1,7 +1,6 @@
 package rootkey
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -133,15 +132,13 @@ func (k *Keeper) turnOver(ctx context.Context, kept *Kept, key *unseal.RootKey, 
 		if _, err := kept.retired(); err != nil {
 			return fmt.Errorf("%w: what is kept of retired root keys cannot be read, and has to be put right first: %v", ErrUnavailable, err)
 		}
+		// With key itself, where it is among them: in a directory it stands nowhere else until it is
+		// the active one.
 		retired, err := k.retire(kept, key)
 		if err != nil {
 			return err
 		}
-		if retired == nil {
-			retired = bytes.Clone(kept.Retired)
-		}
-		c.Retired = without(retired, key.KeyID())
-		c.Key = key.Text()
+		c.Retired, c.Key = retired, key.Text()
 	}
 	if err := k.config.Place.WriteRekey(ctx, kept, c); err != nil {
 		clear(c.Key)
@@ -150,8 +147,11 @@ func (k *Keeper) turnOver(ctx context.Context, kept *Kept, key *unseal.RootKey, 
 	}
 	if !k.config.Memory {
 		clear(kept.Key)
-		clear(kept.Retired)
-		kept.Key, kept.Retired = c.Key, c.Retired
+		kept.Key = c.Key
+		if c.Retired != nil {
+			clear(kept.Retired)
+			kept.Retired = c.Retired
+		}
 	}
 	k.wrote(kept, rekey)
 	return nil
@@ -162,29 +162,6 @@ func (k *Keeper) wrote(kept *Kept, rekey *Rekey) {
 	kept.Rekey, kept.RekeyFault = rekey, nil
 	k.witnessed, k.witnessedIn = rekey, kept.object
 	k.know(kept, k.recorded(kept))
-}
-
-// without returns a text of keys without the one of this id. It wipes what it was given, where
-// that is another.
-func without(text []byte, id encrypt.KeyID) []byte {
-	all, err := unseal.ParseAll(text)
-	if err != nil {
-		return text
-	}
-	defer wipe(all)
-	if !slices.ContainsFunc(all, func(r *unseal.RootKey) bool { return r.KeyID() == id }) {
-		return text
-	}
-	clear(text)
-	rest := []byte{}
-	for _, r := range all {
-		if r.KeyID() != id {
-			one := r.Text()
-			rest = joined(rest, one)
-			clear(one)
-		}
-	}
-	return rest
 }
 
 // FinishRekey destroys the old key, and every other retired one, wherever Safe has them, and ends the
