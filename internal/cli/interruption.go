@@ -19,9 +19,15 @@ type interruption struct {
 
 // onInterruption begins one, which undoes this. It has to be ended.
 func onInterruption(undo func()) *interruption {
-	i := &interruption{undo: []func(){undo}, signals: make(chan os.Signal, 1), done: make(chan struct{}), ended: make(chan struct{})}
 	// A pipe that nobody reads counts: it would end the program too.
-	for _, s := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE} {
+	return onSignals(undo, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
+}
+
+// onSignals is onInterruption by these signals. SIGPIPE is none for what talks over the network: a connection that the
+// other side has closed is one, too.
+func onSignals(undo func(), signals ...os.Signal) *interruption {
+	i := &interruption{undo: []func(){undo}, signals: make(chan os.Signal, 1), done: make(chan struct{}), ended: make(chan struct{})}
+	for _, s := range signals {
 		if !signal.Ignored(s) { // as nohup has it
 			signal.Notify(i.signals, s)
 		}

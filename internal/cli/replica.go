@@ -51,26 +51,51 @@ func (r *replica) ask(ctx context.Context, method, target string) ([]byte, error
 
 // act makes a call in an operator's name. The body stays the caller's, to be wiped.
 func (r *replica) act(ctx context.Context, method, target string, body []byte, contentType string) ([]byte, error) {
+	if err := r.introduce(ctx); err != nil {
+		return nil, err
+	}
+	return r.do(ctx, method, target, body, contentType)
+}
+
+// introduce has a token to say in whose name calls are made.
+func (r *replica) introduce(ctx context.Context) error {
 	if r.remote && r.token == "" {
 		// The token is for the key that is shown here, so it comes first. What was left
 		// open may be about to be closed by Safe, which what acts is not to run into.
 		r.httpClient().CloseIdleConnections()
 		conn, err := r.connect(ctx)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		r.mu.Lock()
 		r.ready = conn
 		fingerprint := r.fingerprint
 		r.mu.Unlock()
 		if r.token, err = r.source.get(ctx, fingerprint); err != nil {
-			return nil, fmt.Errorf("%s: %w", r.name, err)
+			return fmt.Errorf("%s: %w", r.name, err)
 		}
 	}
-	return r.do(ctx, method, target, body, contentType)
+	return nil
 }
 
 func (r *replica) do(ctx context.Context, method, target string, body []byte, contentType string) ([]byte, error) {
+	response, err := r.send(ctx, method, target, body, contentType)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	text, err := readAll(response.Body, "its answer", maxAnswerSize)
+	if errors.Is(err, errLarger) {
+		return nil, fmt.Errorf("%s: %w", r.name, err)
+	}
+	if err != nil {
+		return nil, r.unreachable(err)
+	}
+	return text, nil
+}
+
+// send makes a call, and returns the answer if it is no refusal. The caller closes its body.
+func (r *replica) send(ctx context.Context, method, target string, body []byte, contentType string) (*http.Response, error) {
 	request, err := http.NewRequestWithContext(ctx, method, r.base+target, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
@@ -91,18 +116,11 @@ func (r *replica) do(ctx context.Context, method, target string, body []byte, co
 		}
 		return nil, r.unreachable(err)
 	}
-	defer response.Body.Close()
 	if response.StatusCode >= http.StatusMultipleChoices {
+		defer response.Body.Close()
 		return nil, r.refusal(problem.Read(response))
 	}
-	text, err := readAll(response.Body, "its answer", maxAnswerSize)
-	if errors.Is(err, errLarger) {
-		return nil, fmt.Errorf("%s: %w", r.name, err)
-	}
-	if err != nil {
-		return nil, r.unreachable(err)
-	}
-	return text, nil
+	return response, nil
 }
 
 func (r *replica) httpClient() *http.Client {

@@ -104,7 +104,6 @@ func New(streams genericiooptions.IOStreams) *cobra.Command {
 		newInspect(streams),
 		newValidate(streams),
 		newReveal(streams, conn),
-		newRestore(streams, conn),
 		newRegister(streams, conn),
 		newList(streams, conn),
 		newDelete(streams, conn),
@@ -112,6 +111,8 @@ func New(streams genericiooptions.IOStreams) *cobra.Command {
 		newStatus(streams, conn),
 		newUnseal(streams, conn),
 		newSeal(streams, conn),
+		newRestore(streams, conn),
+		newBackup(streams, conn),
 		newRekey(streams, conn),
 		newReencrypt(streams, conn),
 		newSync(streams, conn),
@@ -261,9 +262,9 @@ func exactArgs(n int, names string) cobra.PositionalArgs {
 
 // usageTemplate is cobra's without the connection flags, which 'options' lists,
 // as kubectl has it.
-const usageTemplate = `Usage:{{if .HasAvailableSubCommands}}
-  {{.CommandPath}} VERB{{else}}
-  {{.UseLine}}{{end}}{{if .HasExample}}
+const usageTemplate = `Usage:{{if or (not .HasAvailableSubCommands) (and .HasParent (ne .UseLine (printf "%s VERB" .CommandPath)))}}
+  {{.UseLine}}{{end}}{{if .HasAvailableSubCommands}}
+  {{.CommandPath}} VERB{{end}}{{if .HasExample}}
 
 Examples:
 {{.Example}}{{end}}{{if .HasAvailableSubCommands}}
