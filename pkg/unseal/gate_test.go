@@ -3,6 +3,7 @@ package unseal
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -202,4 +203,102 @@ func TestPromise05_NothingOpensAfterShut(t *testing.T) {
 	}
 	close(stop)
 	wg.Wait()
+}
+
+func TestEachOpeningIsAnotherTurn(t *testing.T) {
+	gate, a, b := NewGate(), generate(t, true), generate(t, true)
+	text := a.Text()
+	if gate.Turn() != 0 {
+		t.Error("a shut gate has a turn")
+	}
+	seen := map[uint64]bool{0: true}
+	turn := func(what string) {
+		t.Helper()
+		now := gate.Turn()
+		if seen[now] || now != gate.Turn() {
+			t.Errorf("%s: turn %d again", what, now)
+		}
+		seen[now] = true
+	}
+	gate.Open(keyring(t, a))
+	turn("opened")
+	era := gate.Era()
+	gate.Open(keyring(t, a, b))
+	turn("opened while it was open")
+	if gate.Era() != era {
+		t.Error("the era is another")
+	}
+	gate.Shut()
+	if gate.Turn() != 0 {
+		t.Error("a shut gate has a turn")
+	}
+	again, err := Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gate.Open(keyring(t, again))
+	turn("opened again")
+}
+
+func TestTheGateTellsWhichKeysItHolds(t *testing.T) {
+	gate := NewGate()
+	if active, others := gate.Held(); active != "" || others != nil || gate.ActiveText() != nil || gate.Copies() != nil {
+		t.Errorf("a shut gate holds %s and %s", active, others)
+	}
+	keys := []*RootKey{generate(t, true), generate(t, false), generate(t, true), generate(t, true)}
+	text := keys[0].Text()
+	gate.Open(keyring(t, keys[0], keys[1:]...))
+	active, others := gate.Held()
+	if active != keys[0].KeyID() || len(others) != 3 || !slices.IsSorted(others) {
+		t.Errorf("it holds %s and %s", active, others)
+	}
+	for _, k := range keys[1:] {
+		if !slices.Contains(others, k.KeyID()) {
+			t.Errorf("it does not name %s", k)
+		}
+	}
+	if !bytes.Equal(gate.ActiveText(), text) {
+		t.Error("the active key's text is another")
+	}
+	copies := gate.Copies()
+	if len(copies) != 4 || copies[0].KeyID() != active {
+		t.Fatalf("copies: %v", copies)
+	}
+	sealed := sealTo(t, copies[1].Recipient())
+	gate.Shut()
+	if !bytes.Equal(copies[0].Text(), text) {
+		t.Error("a copy was wiped with the gate's key")
+	}
+	gate.Open(keyring(t, copies[0], copies[1:]...))
+	if _, err := encrypt.Open(sealed, gatePlace, gate, gateTime); err != nil {
+		t.Errorf("with copies: %v", err)
+	}
+}
+
+func TestAKeyAloneOpensWhatIsSealedToItAndNothingElse(t *testing.T) {
+	gate, a, b := NewGate(), generate(t, true), generate(t, true)
+	toA, toB := sealTo(t, a.Recipient()), sealTo(t, b.Recipient())
+	both, err := encrypt.Seal([]byte("correct horse"), gatePlace, []encrypt.Recipient{a.Recipient(), b.Recipient()}, gateTime)
+	if err != nil {
+		t.Fatal(err)
+	}
+	alone := gate.Alone(a.KeyID())
+	opens := func(sealed string) bool {
+		value, err := encrypt.Open(sealed, gatePlace, alone, gateTime)
+		if err != nil && !errors.Is(err, encrypt.ErrKeyNotHeld) {
+			t.Error(err)
+		}
+		return err == nil && string(value) == "correct horse"
+	}
+	if opens(toA) {
+		t.Error("through a shut gate")
+	}
+	gate.Open(keyring(t, b, a))
+	if !opens(toA) || opens(toB) || !opens(both) {
+		t.Errorf("it opens its own: %v, another's: %v, one of both: %v", opens(toA), opens(toB), opens(both))
+	}
+	gate.Open(keyring(t, b))
+	if opens(toA) || opens(toB) || opens(both) {
+		t.Error("after its key was dropped")
+	}
 }
