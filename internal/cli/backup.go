@@ -38,7 +38,7 @@ type backupOptions struct {
 func newBackup(streams genericiooptions.IOStreams, conn *connection) *cobra.Command {
 	o := backupOptions{streams: streams, safe: safeFlag{conn: conn}}
 	cmd := &cobra.Command{
-		Use:   "backup -o FILE (--to RECIPIENT | --to-file FILE | --passphrase) [flags]",
+		Use:   "backup -o FILE (--to RECIPIENT | --passphrase) [flags]",
 		Short: "Back up every secret, encrypted, and look at backups",
 		Long: `Have Safe write a backup of every secret, or of those of some namespaces, as of
 one moment: each as it is stored, and its values. Safe encrypts it, for the
