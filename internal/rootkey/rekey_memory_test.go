@@ -432,3 +432,42 @@ func TestTheNewKeyAloneOpensForWhoeverAcceptsThat(t *testing.T) {
 		}
 	})
 }
+
+// Cut off through all of it, a replica knows neither the new key nor what became of its own.
+func TestAReplicaThatMissesAllOfARekeyInMemorySaysSo(t *testing.T) {
+	s := newSecretSite(t, cluster.Start(t))
+	s.put("", "", recipientOf(keyA).String())
+	late := newRig(t, s.place(), mode(memory))
+	looks(t, late)
+	if err := late.unseal(keyA, ""); err != nil {
+		t.Fatal(err)
+	}
+	other := again(t, s, memory)
+	other.stages(keyNew)
+	other.starts(keyNew)
+	if err := other.keeper.FinishRekey(t.Context(), idOf(keyA), idOf(keyNew)); err != nil {
+		t.Fatal(err)
+	}
+	late.wrong = true
+	looks(t, late)
+	late.ring(keyA)
+	if reason := late.status().Reason; !strings.Contains(reason, "was finished while") || !strings.Contains(reason, string(idOf(keyNew))) {
+		t.Errorf("the reason: %s", reason)
+	}
+	before := s.all()
+	late.shown(func() error { _, err := late.keeper.StageRekey(t.Context(), []byte(keyOther)); return err }())
+	if _, _, err := late.start(keyOther); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("starting another: %v", err)
+	}
+	if s.all() != before {
+		t.Errorf("changed to %.300s", s.all())
+	}
+	if err := late.unseal(keyNew, ""); err != nil {
+		t.Fatal(err)
+	}
+	looks(t, late)
+	late.ring(keyNew)
+	if st := late.status(); st.Reason != "" {
+		t.Errorf("status %+v", st)
+	}
+}

@@ -266,9 +266,8 @@ func (k *Keeper) stepOfRekey(ctx context.Context, step func(ctx context.Context,
 		if err := k.advance(kept, seals); err != nil {
 			return err
 		}
-		own, _ := k.Recipient()
-		if text := k.wrong(kept, k.recorded(kept), own); text != "" && k.behind(kept, k.recorded(kept), own) == "" {
-			return fmt.Errorf("%w: %s", ErrUnavailable, text)
+		if err := k.fitForRekey(kept); err != nil {
+			return err
 		}
 		return step(ctx, kept, seals)
 	}); err != nil {
@@ -277,6 +276,21 @@ func (k *Keeper) stepOfRekey(ctx context.Context, step func(ctx context.Context,
 	}
 	k.publish(ctx)
 	return nil
+}
+
+// fitForRekey tells whether a step of a re-key may build on what is kept. That this replica has no
+// part in the re-key that is under way is for the step to judge.
+func (k *Keeper) fitForRekey(kept *Kept) error {
+	own, _ := k.Recipient()
+	recorded := k.recorded(kept)
+	wrong, behind := k.wrong(kept, recorded, own), k.behind(kept, recorded, own)
+	switch {
+	case wrong == "", behind != "" && k.underway(kept) != nil:
+		return nil
+	case behind != "":
+		return fmt.Errorf("%w: %s", ErrUnavailable, behind)
+	}
+	return fmt.Errorf("%w: %s", ErrUnavailable, wrong)
 }
 
 // publish writes which key is Safe's where a re-key has changed it. Where that fails, the next look
