@@ -134,7 +134,7 @@ func startSafe(t *testing.T, cp *controlplane.ControlPlane, name string, key *un
 	check(t, err)
 	s.pin = pinOf(certificate.Leaf.Raw)
 	config := serve.Config{
-		Certificate: certificate, Cache: s.cache, RootKey: s.seal, Keys: gate, Audit: auditLog, Log: log, Metrics: registry,
+		Certificate: certificate, Cache: s.cache, RootKey: s.seal, Keys: gate, Archive: gate, Rekey: newRealRekey(s, gate), Audit: auditLog, Log: log, Metrics: registry,
 		Status: func() serve.Status {
 			st := *s.status.Load()
 			st.Version, st.Replica = "v1.2.3", name

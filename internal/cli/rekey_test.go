@@ -103,12 +103,12 @@ func TestARekeyGoesStepByStepAndEachStepIsRepeated(t *testing.T) {
 
 	for range 2 {
 		stdout, stderr := r.run(exitOK, "start", "--no-backup")
-		if stdout != made.Recipient().String()+"\n" || p.began != 1 {
-			t.Errorf("the re-key began %d times: %s", p.began, stdout)
+		if stdout != made.Recipient().String()+"\n" || p.times() != 1 {
+			t.Errorf("the re-key began %d times: %s", p.times(), stdout)
 		}
 		says(t, stderr, "is sealed; it follows when it is unsealed", "note: put this recipient into .vsecm.yaml", "kubectl vsecm reencrypt", string(old.KeyID())+" under retiredKeys")
 	}
-	p.report = rekeyReport{
+	p.finds(rekeyReport{
 		Opened: 7, NeedCount: 1201, BySource: map[string]int{"shop.config": 1200, "": 1},
 		Needs: []rekeyNeed{
 			{Source: "shop.config", File: "db.yaml", Line: 12, Namespace: "shop", Name: "db", Key: "password", KeyIDs: []encrypt.KeyID{old.KeyID()}, Why: "it is sealed to\x1b[31m the old key"},
@@ -116,7 +116,7 @@ func TestARekeyGoesStepByStepAndEachStepIsRepeated(t *testing.T) {
 		},
 		Unread:     []rekeyUnread{{Source: "vsecm-system.infra", Why: "suspended"}},
 		Unreadable: []rekeyNeed{{Source: "shop.config", File: "lost.yaml", Line: 3, Namespace: "shop", Name: "lost", Key: "k", Why: "no key that is held opens it"}}, UnreadableCount: 1,
-	}
+	})
 	stdout, _ = r.run(exitSomeLeft, "status")
 	says(t, stdout, string(old.KeyID())+" → "+string(made.KeyID())+": begun 0s ago by olga.",
 		"SOURCE               NEEDS OLD KEY\n", "<none>               1\n", "shop/config          1200\n", "vsecm-system/infra   not read\n",
@@ -137,7 +137,7 @@ func TestARekeyGoesStepByStepAndEachStepIsRepeated(t *testing.T) {
 	says(t, stderr, "that is not the id of the key that would be destroyed; nothing was destroyed")
 	_, stderr = r.run(exitError, "start", "--no-backup", "--root-key", keyFile(t, newKey(t)))
 	says(t, stderr, "is under way, and the key given is")
-	if unchanged(t, before); p.record == nil {
+	if unchanged(t, before); p.now() == nil {
 		t.Fatal("it is over")
 	}
 
@@ -148,13 +148,13 @@ func TestARekeyGoesStepByStepAndEachStepIsRepeated(t *testing.T) {
 	}
 	_, stderr = r.run(exitError, "start", "--no-backup")
 	says(t, stderr, "was aborted, and has to end first", "hint: 'kubectl vsecm rekey status'")
-	p.report = rekeyReport{Opened: 1207}
+	p.finds(rekeyReport{Opened: 1207})
 	stdout, _ = r.run(exitOK, "status")
 	says(t, stdout, "aborted, and to be finished", "Nothing needs another key than "+short(string(old.KeyID()))+", which opens all 1207 values.")
 	stdout, _ = r.run(exitOK, "finish", "--no-archive")
 	says(t, stdout, "root key "+string(made.KeyID())+" is destroyed; "+string(old.KeyID())+" is the only one")
-	if p.archived != noArchive || p.forced {
-		t.Errorf("finish was told %q, %v", p.archived, p.forced)
+	if archived, forced := p.told(); archived != noArchive || forced {
+		t.Errorf("finish was told %q, %v", archived, forced)
 	}
 
 	r.run(exitOK, "start", "--no-backup")
@@ -166,8 +166,9 @@ func TestARekeyGoesStepByStepAndEachStepIsRepeated(t *testing.T) {
 	}
 	text, err := os.ReadFile("old.age")
 	check(t, err)
-	if sum := sha256.Sum256(text); p.archived != hex.EncodeToString(sum[:]) {
-		t.Errorf("Safe was told %s", p.archived)
+	sum := sha256.Sum256(text)
+	if archived, forced := p.told(); archived != hex.EncodeToString(sum[:]) || forced {
+		t.Errorf("Safe was told %s, %v", archived, forced)
 	}
 	if info, err := os.Stat("old.age"); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
@@ -294,7 +295,7 @@ func TestAReplicaThatDoesNotTakeTheKeyLeavesAllAsTheyWere(t *testing.T) {
 			t.Chdir(t.TempDir())
 			old, own := newKey(t), newKey(t)
 			p := newTwins(t, true, old, "a", "b", "c")
-			p.replicas[1].before = tt.before
+			p.replicas[1].intervene(tt.before)
 			t.Setenv(safeVariable, p.sockets())
 			if name == "it hangs" {
 				t.Cleanup(func() { close(release) })
@@ -302,7 +303,7 @@ func TestAReplicaThatDoesNotTakeTheKeyLeavesAllAsTheyWere(t *testing.T) {
 			r := rekeyer{t, p, []*unseal.RootKey{old, own}}
 			_, stderr := r.run(exitError, "start", "--no-backup", "--root-key", keyFile(t, own), "--request-timeout", "2s")
 			says(t, stderr, tt.want, "error: nothing was changed: every replica has to take the new key")
-			if p.record != nil || p.began != 0 {
+			if p.now() != nil || p.times() != 0 {
 				t.Error("it has begun")
 			}
 			p.on(func(r *twin) {
@@ -313,7 +314,7 @@ func TestAReplicaThatDoesNotTakeTheKeyLeavesAllAsTheyWere(t *testing.T) {
 					t.Errorf("%s was asked to %q", r.name, r.did)
 				}
 			})
-			p.replicas[1].before = nil
+			p.replicas[1].intervene(nil)
 			r.run(exitOK, "start", "--no-backup", "--root-key", keyFile(t, own))
 		})
 	}
@@ -356,17 +357,17 @@ func TestTwoOperatorsBeginAtOnce(t *testing.T) {
 			}
 			both.Wait()
 			hidesKeys(t, said[0]+said[1], append(keys, old)...)
-			if p.began > 1 {
-				t.Fatalf("it began %d times", p.began)
+			if p.times() > 1 {
+				t.Fatalf("it began %d times", p.times())
 			}
 			for i, key := range keys {
-				if won := p.record != nil && p.record.To == key.KeyID(); won != (codes[i] == exitOK) && !strings.Contains(said[i], "not every replica has followed") {
+				if won := p.now() != nil && p.now().To == key.KeyID(); won != (codes[i] == exitOK) && !strings.Contains(said[i], "not every replica has followed") {
 					t.Errorf("operator %d: exit code %d:\n%s", i, codes[i], said[i])
 				}
 			}
 			// Whoever repeats it completes it, and nothing of the other is left.
 			winner := 0
-			if p.record != nil && p.record.To == keys[1].KeyID() {
+			if p.now() != nil && p.now().To == keys[1].KeyID() {
 				winner = 1
 			}
 			code, stdout, stderr := run(t, "", "rekey", "start", "--no-backup", "--root-key", paths[winner])
@@ -374,8 +375,8 @@ func TestTwoOperatorsBeginAtOnce(t *testing.T) {
 				t.Fatalf("exit code %d: %s%s", code, stdout, stderr)
 			}
 			p.on(func(r *twin) {
-				if r.active.KeyID() != keys[winner].KeyID() || p.began != 1 {
-					t.Errorf("%s has key %s; it began %d times", r.name, r.active.KeyID(), p.began)
+				if r.active.KeyID() != keys[winner].KeyID() || r.began != 1 {
+					t.Errorf("%s has key %s; it began %d times", r.name, r.active.KeyID(), r.began)
 				}
 			})
 		})
@@ -386,20 +387,20 @@ func TestTwoOperatorsBeginAtOnce(t *testing.T) {
 // next attempt ends it, and loses no archive.
 func TestFinishIsKilledBetweenTheArchiveAndTheEnd(t *testing.T) {
 	t.Chdir(t.TempDir())
-	old, other := newKey(t), newKey(t)
+	old := newKey(t)
 	p := newTwins(t, false, old, "a")
 	t.Setenv(safeVariable, p.sockets())
 	who := newArchivist(t)
 	r := rekeyer{t, p, []*unseal.RootKey{old}}
 	r.run(exitOK, "start", "--no-backup")
 	reached, release := make(chan struct{}), make(chan struct{})
-	p.replicas[0].before = func(do string, _ http.ResponseWriter) bool {
+	p.replicas[0].intervene(func(do string, _ http.ResponseWriter) bool {
 		if do == "finish" {
 			close(reached)
 			<-release
 		}
 		return do == "finish"
-	}
+	})
 	args := []string{"rekey", "finish", "--archive", "old.age", "--archive-to", who.to()}
 	cmd := exec.Command("kubectl-vsecm", args...)
 	check(t, cmd.Start())
@@ -411,10 +412,10 @@ func TestFinishIsKilledBetweenTheArchiveAndTheEnd(t *testing.T) {
 	check(t, cmd.Process.Signal(unix.SIGKILL))
 	_ = cmd.Wait()
 	close(release)
-	if keys := who.opens(t, "old.age"); len(keys) != 1 || keys[0].KeyID() != old.KeyID() || p.record == nil {
+	if keys := who.opens(t, "old.age"); len(keys) != 1 || keys[0].KeyID() != old.KeyID() || p.now() == nil {
 		t.Fatalf("the archive holds %v", keys)
 	}
-	p.replicas[0].before = nil
+	p.replicas[0].intervene(nil)
 	_, stderr := r.run(exitOK, args[1:]...)
 	says(t, stderr, "note: old.age was there already; it is old.age.1 now")
 	for _, file := range []string{"old.age", "old.age.1"} {
@@ -425,13 +426,14 @@ func TestFinishIsKilledBetweenTheArchiveAndTheEnd(t *testing.T) {
 	// What is no archive is not moved.
 	check(t, os.WriteFile("db.yaml", []byte("a: b\n"), 0o644))
 	r.run(exitOK, "start", "--no-backup")
+	own := ""
+	p.on(func(r *twin) { own = r.others[r.record.From].Recipient().String() })
 	before := files(t)
 	_, stderr = r.run(exitError, "finish", "--archive", "db.yaml", "--archive-to", who.to())
-	says(t, stderr, "db.yaml exists already, is no archive, and is left as it is")
-	_, stderr = r.run(exitError, "finish", "--archive", "new.age", "--archive-to", p.replicas[0].others[p.record.From].Recipient().String())
+	says(t, stderr, "db.yaml exists already, is no age file, and is left as it is")
+	_, stderr = r.run(exitError, "finish", "--archive", "new.age", "--archive-to", own)
 	says(t, stderr, "this is the old key's own recipient", "nothing was destroyed")
 	unchanged(t, before)
-	_ = other
 }
 
 // An answer that is lost does not make it unknown how it ended, if Safe can still be asked.
@@ -443,28 +445,28 @@ func TestALostAnswerIsMadeUpFor(t *testing.T) {
 	r := rekeyer{t, p, []*unseal.RootKey{old}}
 	lose := func(what string) {
 		a := p.replicas[0]
-		a.before = func(do string, _ http.ResponseWriter) bool {
+		a.intervene(func(do string, _ http.ResponseWriter) bool {
 			if do != what {
 				return false
 			}
-			a.before = nil
+			a.intervene(nil)
 			recorder := discardAnswer{http.Header{}}
 			a.mu.Lock()
 			a.do(recorder, do, "", nil, noArchive, false, func(any) {})
 			a.mu.Unlock()
 			panic(http.ErrAbortHandler)
-		}
+		})
 	}
 	lose("start")
 	_, stderr := r.run(exitError, "start", "--no-backup")
 	says(t, stderr, "whether the re-key has begun is not known", "hint: say it again")
-	if r.run(exitOK, "start", "--no-backup"); p.began != 1 {
-		t.Errorf("it began %d times", p.began)
+	if r.run(exitOK, "start", "--no-backup"); p.times() != 1 {
+		t.Errorf("it began %d times", p.times())
 	}
 	lose("finish")
 	stdout, _ := r.run(exitOK, "finish", "--no-archive")
 	says(t, stdout, "root key "+string(old.KeyID())+" is destroyed")
-	if p.record != nil {
+	if p.now() != nil {
 		t.Error("it is not over")
 	}
 }
@@ -482,46 +484,51 @@ func TestForceHasTheKeyIDTyped(t *testing.T) {
 	t.Setenv(safeVariable, p.sockets())
 	r := rekeyer{t, p, []*unseal.RootKey{old}}
 	r.run(exitOK, "start", "--no-backup")
-	p.report = rekeyReport{NeedCount: 1, BySource: map[string]int{"shop.config": 1}, Needs: []rekeyNeed{{Source: "shop.config", File: "db.yaml", Line: 12, Namespace: "shop", Name: "db", Key: "k", Why: "old"}}}
+	p.finds(rekeyReport{NeedCount: 1, BySource: map[string]int{"shop.config": 1}, Needs: []rekeyNeed{{Source: "shop.config", File: "db.yaml", Line: 12, Namespace: "shop", Name: "db", Key: "k", Why: "old"}}})
 	const prompt = "Its whole key id, to destroy it: "
-	for _, typed := range []string{"\r", "yes\r", short(string(old.KeyID())) + "\r", string(p.record.To) + "\r", "\x04"} {
+	for _, typed := range []string{"\r", "yes\r", short(string(old.KeyID())) + "\r", string(p.now().To) + "\r", "\x04"} {
 		at := at(t, "rekey", "finish", "--no-archive", "--force")
 		at.sees(prompt, 1)
 		at.types(typed)
 		code, screen := at.leaves()
-		if code != exitError || p.record == nil || !strings.Contains(screen, "nothing was destroyed") || !strings.Contains(screen, "shop/config db.yaml:12: shop/db key k: old") {
+		if code != exitError || p.now() == nil || !strings.Contains(screen, "nothing was destroyed") || !strings.Contains(screen, "shop/config db.yaml:12: shop/db key k: old") {
 			t.Fatalf("%q: exit code %d; the screen shows:\n%s", typed, code, screen)
 		}
 	}
 	at1 := at(t, "rekey", "finish", "--no-archive", "--force")
 	at1.sees(prompt, 1)
 	at1.types("\x03")
-	if code, screen := at1.leaves(); code == exitOK || p.record == nil {
+	if code, screen := at1.leaves(); code == exitOK || p.now() == nil {
 		t.Errorf("Ctrl-C: exit code %d:\n%s", code, screen)
 	}
 	// Without a terminal there is nobody to ask.
 	out, err := exec.Command("setsid", "-w", "kubectl-vsecm", "rekey", "finish", "--no-archive", "--force").CombinedOutput()
-	if err == nil || p.record == nil || !strings.Contains(string(out), "hint: in a script, say --force-key-id") {
+	if err == nil || p.now() == nil || !strings.Contains(string(out), "hint: in a script, say --force-key-id") {
 		t.Errorf("%v: %s", err, out)
 	}
 	at2 := at(t, "rekey", "finish", "--no-archive", "--force")
 	at2.sees(prompt, 1)
 	at2.types(string(old.KeyID()) + "\r")
-	if code, screen := at2.leaves(); code != exitOK || p.record != nil || !p.forced {
+	if code, screen := at2.leaves(); code != exitOK || p.now() != nil || !forced(p) {
 		t.Errorf("exit code %d; the screen shows:\n%s", code, screen)
 	}
 	// In a script; and where nothing is in the way, nothing is forced.
 	r.run(exitOK, "start", "--no-backup")
-	r.run(exitOK, "finish", "--no-archive", "--force-key-id", string(p.record.From))
-	if p.record != nil || !p.forced {
+	r.run(exitOK, "finish", "--no-archive", "--force-key-id", string(p.now().From))
+	if p.now() != nil || !forced(p) {
 		t.Error("not forced")
 	}
-	p.report = rekeyReport{}
+	p.finds(rekeyReport{})
 	r.run(exitOK, "start", "--no-backup")
 	r.run(exitOK, "finish", "--no-archive", "--force-key-id", strings.Repeat("0", 32))
-	if p.record != nil || p.forced {
+	if p.now() != nil || forced(p) {
 		t.Error("forced")
 	}
+}
+
+func forced(p *twinPlace) bool {
+	_, forced := p.told()
+	return forced
 }
 
 func TestNothingIsDoneWithASealedSafe(t *testing.T) {

@@ -55,8 +55,12 @@ func (s *rekeyState) misshapen() bool {
 	if s.Rekey != nil {
 		ids = append(ids, s.Rekey.From, s.Rekey.To)
 	}
-	r, err := encrypt.ParseRecipient(s.Active.Recipient)
-	return err != nil || r.KeyID() != s.Active.KeyID || slices.ContainsFunc(ids, func(id encrypt.KeyID) bool { return id == "" || !isKeyID(string(id)) })
+	if s.Active.Recipient != "" { // it may not be known there
+		if r, err := encrypt.ParseRecipient(s.Active.Recipient); err != nil || r.KeyID() != s.Active.KeyID {
+			return true
+		}
+	}
+	return s.Active.KeyID == "" || !isKeyID(string(s.Active.KeyID)) || slices.ContainsFunc(ids, func(id encrypt.KeyID) bool { return id == "" || !isKeyID(string(id)) })
 }
 
 // A rekeyNeed is a value that needs another key than the active one.
@@ -184,6 +188,13 @@ func (f *fleet) unsealed() []int {
 	return open
 }
 
+// renew has the next call to each replica made with a new token: to check may take as long as one is good for.
+func (f *fleet) renew() {
+	for _, r := range f.all.replicas {
+		r.token = ""
+	}
+}
+
 // memory tells whether the replicas keep their keys in memory alone, each for itself.
 func (f *fleet) memory() bool {
 	for i, st := range f.seal {
@@ -233,10 +244,8 @@ func (f *fleet) anyone(ctx context.Context, body []byte, into any) (unsure bool,
 		}
 		errs = append(errs, err)
 		switch refusedAs(err) {
-		case problem.Sealed:
-			continue
-		case problem.Unavailable, problem.Timeout, problem.Internal:
-			unsure = true
+		case problem.Sealed, problem.Unavailable, problem.Timeout, problem.Internal:
+			unsure = true // it may have been sealed right after
 			continue
 		}
 		if !errors.Is(err, errUnreachable) {
@@ -294,7 +303,7 @@ func (f *fleet) leaderOnce(ctx context.Context, body []byte, into any) (again bo
 	return true, errors.Join(errs...)
 }
 
-// followers waits until every replica that was unsealed is as wanted, and returns those that are not, and why.
+// follow waits until every replica that was unsealed is as wanted, and returns those that are not, and why.
 func (f *fleet) follow(ctx context.Context, patience time.Duration, done func(ctx context.Context, i int, st rekeyState) error) []error {
 	open := f.unsealed()
 	behind := make([]error, len(f.all.replicas))

@@ -68,16 +68,7 @@ func (a *keyArchive) room() error {
 	case !info.Mode().IsRegular():
 		return fmt.Errorf("%s is not a regular file", a.file)
 	}
-	start := make([]byte, len(ageIntro))
-	f, err := os.Open(a.file)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if n, _ := io.ReadFull(f, start); n > 0 && !isAgeFile(start[:n]) {
-		return withHint(fmt.Errorf("%s exists already, is no archive, and is left as it is", a.file), "name another file with --archive")
-	}
-	return nil
+	return onlyAgeFile(a.file)
 }
 
 // write has Safe encrypt the old key, and writes it. It returns the file's SHA-256, in hex.

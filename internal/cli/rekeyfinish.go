@@ -178,6 +178,7 @@ func (o rekeyFinishOptions) insist(now rekeyRecord) error {
 
 // destroy archives the old key, and has it destroyed.
 func (o rekeyFinishOptions) destroy(ctx context.Context, f *fleet, now rekeyRecord, force bool) error {
+	f.renew()
 	archived := noArchive
 	if !o.noArchive {
 		writing, cancel, err := o.safe.conn.within(ctx, 2*rekeyTimeout)

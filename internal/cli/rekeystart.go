@@ -29,7 +29,7 @@ type rekeyStartOptions struct {
 
 func newRekeyStart(streams genericiooptions.IOStreams, conn *connection) *cobra.Command {
 	o := rekeyStartOptions{
-		streams: streams, safe: safeFlag{conn: conn}, backup: newRekeyBackup(streams, conn),
+		streams: streams, safe: safeFlag{conn: conn}, backup: newRekeyBackup(streams),
 		patience: rekeyTimeout, follow: rekeyFollow,
 	}
 	cmd := &cobra.Command{
@@ -39,9 +39,9 @@ func newRekeyStart(streams genericiooptions.IOStreams, conn *connection) *cobra.
 key is kept: whatever is sealed to it still opens, and nothing has to be done in
 a hurry.
 
-A backup of every secret is written and verified first, or is declined with
---no-backup. If the command is repeated, the backup takes the place of the one
-that it wrote before.
+A backup of every secret is written first, as 'kubectl vsecm backup' does, or is
+declined with --no-backup. A backup that FILE has already is replaced once the
+new one is whole.
 
 Safe makes the new key itself, of the same kind as the old one. A key of your
 own comes from --root-key, or from --shares and --share; age files are opened
@@ -126,7 +126,7 @@ func (o rekeyStartOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer f.all.close()
+	defer func() { f.all.close() }()
 	if err := o.ready(f, key); err != nil {
 		return err
 	}
@@ -134,7 +134,17 @@ func (o rekeyStartOptions) run(ctx context.Context) error {
 		fmt.Fprintf(o.streams.ErrOut, "note: %s; no backup is written for it again\n", visible(under.String()+", is under way"))
 	} else if o.backup.given() {
 		if err := o.backup.run(ctx, o.safe); err != nil {
-			return fmt.Errorf("the re-key has not begun: %w", err)
+			return fmt.Errorf("%w\nthe re-key has not begun", err)
+		}
+		// It may have taken long: replicas come and go, and tokens end.
+		f.all.close()
+		again, err := o.find(ctx)
+		if err != nil {
+			return err
+		}
+		f = again
+		if err := o.ready(f, key); err != nil {
+			return err
 		}
 	}
 	return o.begin(ctx, f, key)
@@ -193,14 +203,13 @@ func (o rekeyStartOptions) ready(f *fleet, key *unseal.RootKey) error {
 func fresh(f *fleet, key *unseal.RootKey) error {
 	for _, i := range f.unsealed() {
 		r, st := f.all.replicas[i], f.keys[i]
-		switch active, err := encrypt.ParseRecipient(st.Active.Recipient); {
-		case err != nil:
-			return fmt.Errorf("%s: its answer is not Safe's", r.name)
+		active, err := encrypt.ParseRecipient(st.Active.Recipient)
+		switch {
 		case st.Active.KeyID == key.KeyID():
 			return withHint(fmt.Errorf("%s: root key %s is the active one already", r.name, key.KeyID()), "make a new one with 'kubectl vsecm keygen'")
 		case slices.Contains(st.Retired, key.KeyID()):
 			return withHint(fmt.Errorf("%s: root key %s was replaced before", r.name, key.KeyID()), "make a new one with 'kubectl vsecm keygen'")
-		case active.Hybrid() != key.Recipient().Hybrid():
+		case err == nil && active.Hybrid() != key.Recipient().Hybrid():
 			return withHint(fmt.Errorf("%s: the key given is %s, and the active one is %s: age does not mix them, and neither can a repository", r.name, kindOf(key.Recipient()), kindOf(active)),
 				"make one of the same kind: 'kubectl vsecm keygen', for a classic one with --classic")
 		}

@@ -117,7 +117,10 @@ func (r *twin) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		Force            bool
 	}
 	_ = json.Unmarshal(body, &call)
-	if r.before != nil && r.before(call.Do, w) {
+	r.mu.Lock()
+	before := r.before
+	r.mu.Unlock()
+	if before != nil && before(call.Do, w) {
 		return
 	}
 	r.mu.Lock()
@@ -260,7 +263,42 @@ func (r *twin) archive(recipients []string) []byte {
 	return out.Bytes()
 }
 
-// on returns what each replica is at: its active key, how many others and staged ones it has.
+// intervene has a test answer in a replica's place, or, with nil, no more.
+func (r *twin) intervene(before func(do string, w http.ResponseWriter) bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.before = before
+}
+
+// now returns the re-key that is under way, or nil.
+func (p *twinPlace) now() *rekeyRecord {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.record
+}
+
+// times returns how often a re-key began.
+func (p *twinPlace) times() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.began
+}
+
+// told returns what the last finish was told.
+func (p *twinPlace) told() (archived string, forced bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.archived, p.forced
+}
+
+// finds has a check find this.
+func (p *twinPlace) finds(report rekeyReport) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.report = report
+}
+
+// on looks at each replica.
 func (p *twinPlace) on(do func(r *twin)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
