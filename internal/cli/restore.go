@@ -154,6 +154,9 @@ func (o *restoreOptions) run(ctx context.Context) error {
 		if n := r.count(resultRestored); n > 0 && !o.dryRun {
 			err = withHint(err, "%d secrets were restored before; do it again, and it goes on where it was", n)
 		}
+		if errors.Is(told, errSomeLeft) {
+			told = nil // there is more that was left than that
+		}
 		return errors.Join(err, told)
 	}
 	return told

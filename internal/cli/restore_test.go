@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"filippo.io/age"
+	"golang.org/x/sys/unix"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
@@ -60,7 +61,9 @@ func sealedFor(t *testing.T, to encrypt.Recipient, at time.Time, namespace, name
 		Spec:       v1alpha1.EncryptedSecretSpec{EncryptedData: make(map[string]string)},
 	}
 	for _, edit := range edits {
-		edit(o)
+		if edit != nil {
+			edit(o)
+		}
 	}
 	for key, value := range values {
 		sealed, err := encrypt.Seal([]byte(value), encrypt.BindingOf(o, key), []encrypt.Recipient{to}, at)
@@ -94,6 +97,9 @@ func (a *archiver) write(t *testing.T, path string, objects ...*v1alpha1.Encrypt
 	check(t, os.WriteFile(path, out.Bytes(), 0o600))
 }
 
+// longest is the place with the longest name there may be, which is longer than a file's.
+var longest = "bank/" + strings.Repeat("x", 253)
+
 // secretsOfEveryKind are objects of each scope and delivery there is, and their values.
 func (a *archiver) secretsOfEveryKind(t *testing.T) (objects []*v1alpha1.EncryptedSecret, values map[string]map[string]string) {
 	values = map[string]map[string]string{
@@ -101,6 +107,7 @@ func (a *archiver) secretsOfEveryKind(t *testing.T) (objects []*v1alpha1.Encrypt
 		"shop/tls":  {"tls.crt": "certificate", "tls.key": strings.Repeat(marker, 5000)},
 		"shop/wide": {"a": "of the namespace " + marker},
 		"bank/all":  {"a": "of the cluster " + marker},
+		longest:     {"a": "of a long name"},
 	}
 	edits := map[string]func(*v1alpha1.EncryptedSecret){
 		"shop/db": func(o *v1alpha1.EncryptedSecret) {
@@ -213,14 +220,14 @@ func TestRestoreSealsEveryKindOfSecretAnewForItsPlace(t *testing.T) {
 	a.write(t, "safe.backup", objects...)
 
 	before := filesBelow(t, ".")
-	if s := restoreJSON(t, exitOK, "--to-dir", "out", "--dry-run"); s.Restored != 4 || !s.DryRun {
+	if s := restoreJSON(t, exitOK, "--to-dir", "out", "--dry-run"); s.Restored != 5 || !s.DryRun {
 		t.Errorf("dry run: %+v", s)
 	}
 	if !maps.Equal(before, filesBelow(t, ".")) {
 		t.Error("a dry run wrote files")
 	}
 	code, stdout, stderr := run(t, "", "restore", "safe.backup", "-i", backupKey, "--to-dir", "out")
-	if code != exitOK || !strings.Contains(stdout, "RESTORED   UNCHANGED   LEFT   UNREADABLE   FAILED\n4          0           0      0            0\n") || stderr != "" {
+	if code != exitOK || !strings.Contains(stdout, "RESTORED   UNCHANGED   LEFT   UNREADABLE   FAILED\n5          0           0      0            0\n") || stderr != "" {
 		t.Fatalf("exit code %d: %s%s", code, stdout, stderr)
 	}
 	restored := manifestsBelow(t, "out")
@@ -244,7 +251,7 @@ func TestRestoreSealsEveryKindOfSecretAnewForItsPlace(t *testing.T) {
 			}
 		}
 	}
-	if db := restored["shop/db"]; !maps.Equal(db.Labels, map[string]string{"team": "db"}) || !maps.Equal(db.Annotations, map[string]string{"note": "hers"}) {
+	if db := restored["shop/db"]; db == nil || !maps.Equal(db.Labels, map[string]string{"team": "db"}) || !maps.Equal(db.Annotations, map[string]string{"note": "hers"}) {
 		t.Errorf("labels %v, annotations %v", db.Labels, db.Annotations)
 	}
 	if _, err := os.Stat("out/shop/db.yaml"); err != nil {
@@ -255,7 +262,7 @@ func TestRestoreSealsEveryKindOfSecretAnewForItsPlace(t *testing.T) {
 	}
 	// Again, there is nothing to do.
 	before = filesBelow(t, ".")
-	if s := restoreJSON(t, exitOK, "--to-dir", "out"); s.Unchanged != 4 || s.Restored != 0 {
+	if s := restoreJSON(t, exitOK, "--to-dir", "out"); s.Unchanged != 5 || s.Restored != 0 {
 		t.Errorf("again: %+v", s)
 	}
 	if !maps.Equal(before, filesBelow(t, ".")) {
@@ -515,7 +522,7 @@ func TestRestoreToFilesGoesOnWhereItWasKilled(t *testing.T) {
 			found, _ := filepath.Glob(dir + "/*/*.yaml")
 			return len(found)
 		}
-		killOnce(t, func() bool { return there() >= enough }, "restore", "safe.backup", "-i", backupKey, "--to-dir", dir)
+		killOnce(t, time.Millisecond/10, func() bool { return there() >= enough }, "restore", "safe.backup", "-i", backupKey, "--to-dir", dir)
 		reached := there()
 		if got := len(manifestsBelow(t, dir)); got != reached {
 			t.Errorf("%d files hold %d manifests", reached, got)
@@ -531,8 +538,9 @@ func TestRestoreToFilesGoesOnWhereItWasKilled(t *testing.T) {
 	}
 }
 
-// killOnce runs the plugin, and kills it as soon as something is so, unless it has ended before.
-func killOnce(t *testing.T, so func() bool, args ...string) {
+// killOnce runs the plugin, and kills it as soon as something is so, which it looks for at such a pace, unless it has
+// ended before.
+func killOnce(t *testing.T, pace time.Duration, so func() bool, args ...string) {
 	t.Helper()
 	var out bytes.Buffer
 	cmd := exec.Command("kubectl-vsecm", args...)
@@ -540,7 +548,7 @@ func killOnce(t *testing.T, so func() bool, args ...string) {
 	check(t, cmd.Start())
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	for deadline := time.Now().Add(patience); !so(); time.Sleep(100 * time.Microsecond) {
+	for deadline := time.Now().Add(patience); !so(); time.Sleep(pace) {
 		select {
 		case err := <-ended:
 			if !so() {
@@ -579,5 +587,35 @@ func TestPromise01_RestoringLeavesPlaintextNowhere(t *testing.T) {
 	}
 	if len(manifestsBelow(t, "out")) != len(objects) {
 		t.Error("nothing was restored")
+	}
+}
+
+// A full disk in the middle ends it with what is wrong, and not with the code for what was left; what was restored is whole.
+func TestRestoreOntoAFullDiskGoesOnWhereThereIsRoom(t *testing.T) {
+	inFolder(t, nil)
+	a := newArchiver(t)
+	a.write(t, "safe.backup", a.object(t, "shop", "a-left", map[string]string{"a": marker}),
+		a.object(t, "shop", "b-small", map[string]string{"a": marker}), a.object(t, "shop", "c-large", map[string]string{"a": strings.Repeat(marker, 20000)}))
+	disk, err := filepath.Abs("disk")
+	check(t, err)
+	check(t, os.MkdirAll(disk, 0o755))
+	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=256k,mode=700"); err != nil {
+		t.Logf("mounting a tmpfs: %v", err) // only root may, outside of some containers
+		return
+	}
+	t.Cleanup(func() { check(t, unix.Unmount(disk, 0)) })
+	check(t, os.MkdirAll("disk/shop/a-left.yaml", 0o755))
+	code, stdout, stderr := run(t, "", "restore", "safe.backup", "-i", backupKey, "--to-dir", "disk")
+	if code != exitError || !strings.Contains(stdout, "\n1          0           1      0            0\n") || !strings.Contains(stderr, "no space left on device") ||
+		!strings.Contains(stderr, "hint: 1 secrets were restored before") {
+		t.Errorf("exit code %d: %s%s", code, stdout, stderr)
+	}
+	if got := manifestsBelow(t, "disk"); len(got) != 1 || len(filesBelow(t, "disk")) != 4 {
+		t.Errorf("there are %v", slices.Sorted(maps.Keys(filesBelow(t, "disk"))))
+	}
+	check(t, unix.Mount("tmpfs", disk, "tmpfs", unix.MS_REMOUNT, "size=4m"))
+	check(t, os.Remove("disk/shop/a-left.yaml"))
+	if s := restoreJSON(t, exitOK, "--to-dir", "disk"); s.Restored != 2 || s.Unchanged != 1 {
+		t.Errorf("with more room: %+v", s)
 	}
 }

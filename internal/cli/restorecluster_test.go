@@ -66,14 +66,14 @@ func TestRestoreIntoAnEmptyClusterWithAnotherRootKey(t *testing.T) {
 	}
 	a.write(t, "safe.backup", objects...)
 
-	if s := restoreJSON(t, exitOK, "--apply", "--dry-run"); s.Restored != 4 {
+	if s := restoreJSON(t, exitOK, "--apply", "--dry-run"); s.Restored != 5 {
 		t.Errorf("dry run: %+v", s)
 	}
 	if len(w.objectsIn("restored-shop")) > 0 {
 		t.Error("a dry run applied something")
 	}
 	code, stdout, stderr := w.vsecm(w.cp.Kubeconfig(), "", "restore", "safe.backup", "-i", backupKey, "--apply")
-	if code != exitOK || !strings.Contains(stdout, "\n4          0           0      0            0\n") ||
+	if code != exitOK || !strings.Contains(stdout, "\n5          0           0      0            0\n") ||
 		!strings.Contains(stderr, "note: sealing to key "+string(key.KeyID())) || !strings.Contains(stderr, "note: some came from git: shop/config.") {
 		t.Fatalf("exit code %d: %s%s", code, stdout, stderr)
 	}
@@ -93,7 +93,7 @@ func TestRestoreIntoAnEmptyClusterWithAnotherRootKey(t *testing.T) {
 	if db := w.objectsIn("restored-shop")["db"]; !maps.Equal(db.Labels, map[string]string{"team": "db"}) || !maps.Equal(db.Annotations, map[string]string{"note": "hers"}) {
 		t.Errorf("labels %v, annotations %v", db.Labels, db.Annotations)
 	}
-	if s := restoreJSON(t, exitOK, "--apply"); s.Unchanged != 4 {
+	if s := restoreJSON(t, exitOK, "--apply"); s.Unchanged != 5 {
 		t.Errorf("again: %+v", s)
 	}
 	for _, namespace := range []string{"shop", "bank"} {
@@ -207,7 +207,7 @@ func TestRestoreAppliesInThePersonsOwnName(t *testing.T) {
 	w, a, key := restoreWorld(t, "restored-hers", "restored-not")
 	values := map[string]string{"a": marker}
 	a.write(t, "safe.backup", a.object(t, "restored-hers", "db", values), a.object(t, "restored-not", "db", values))
-	w.kubectl("", "create", "rolebinding", "edit", "-n", "restored-hers", "--clusterrole=edit", "--user=rita")
+	w.kubectl("", "create", "rolebinding", "edit", "-n", "restored-hers", "--clusterrole=vsecm-encryptedsecrets-edit", "--user=rita")
 	code, stdout, stderr := w.vsecm(w.person("rita", ""), "", "restore", "safe.backup", "-i", backupKey, "--apply")
 	if code != exitError || !strings.Contains(stdout, "\n1          0           0      0            1\n") || !strings.Contains(stdout, "restored-not   db     failed") ||
 		!strings.Contains(stderr, "error: 1 of 2 secrets could not be restored\n") || !strings.Contains(stderr, "note: ask for the right to: ") {
@@ -222,7 +222,7 @@ func TestRestoreAppliesInThePersonsOwnName(t *testing.T) {
 }
 
 func TestRestoreToAClusterGoesOnWhereItWasKilled(t *testing.T) {
-	const n, namespace = 240, "restored-killed"
+	const n, namespace = 100, "restored-killed"
 	w, a, key := restoreWorld(t, namespace)
 	var objects []*v1alpha1.EncryptedSecret
 	for i := range n {
@@ -240,8 +240,8 @@ func TestRestoreToAClusterGoesOnWhereItWasKilled(t *testing.T) {
 		check(t, err)
 		return len(names)
 	}
-	for _, enough := range []int{1, 100} {
-		killOnce(t, func() bool { return there() >= enough }, "restore", "safe.backup", "-i", backupKey, "--apply")
+	for _, enough := range []int{1, 40} {
+		killOnce(t, 20*time.Millisecond, func() bool { return there() >= enough }, "restore", "safe.backup", "-i", backupKey, "--apply")
 		// What the API server was sent before may still arrive.
 		for name, o := range w.objectsIn(namespace) {
 			openedWith(t, key, o)

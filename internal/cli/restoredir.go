@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -95,7 +96,17 @@ func (f *folderDestination) path(at place) string {
 	if files := f.files[at]; len(files) > 0 {
 		return files[0]
 	}
-	return filepath.Join(f.dir, at.namespace, at.name+".yaml")
+	return filepath.Join(f.dir, at.namespace, fileName(at.name))
+}
+
+// fileName returns that of a secret's file. A name may be longer than file systems take.
+func fileName(name string) string {
+	const most = 240
+	if len(name) > most {
+		sum := sha256.Sum256([]byte(name))
+		name = fmt.Sprintf("%s-%x", name[:most-17], sum[:8])
+	}
+	return name + ".yaml"
 }
 
 func (f *folderDestination) recipients(at place) ([]encrypt.Recipient, error) {
@@ -127,7 +138,7 @@ func (f *folderDestination) standing(_ context.Context, at place) (standing, str
 // link in it, which somebody may have committed, is not followed.
 func (f *folderDestination) clash(at place) string {
 	below := filepath.Join(f.dir, at.namespace)
-	for _, path := range []string{below, filepath.Join(below, at.name+".yaml")} {
+	for _, path := range []string{below, filepath.Join(below, fileName(at.name))} {
 		info, err := os.Lstat(path)
 		switch {
 		case err != nil: // whatever else is wrong shows where it is made

@@ -27,7 +27,7 @@ func TestRevealTakesValuesFromABackup(t *testing.T) {
 		t.Helper()
 		code, stdout, stderr := run(t, "", append([]string{"reveal", "--backup", "safe.backup", "-i", backupKey}, args...)...)
 		if code != want {
-			t.Errorf("%q: exit code %d, want %d: %s%s", args, code, want, stdout, stderr)
+			t.Errorf("%q: exit code %d, want %d: %.300s%s", args, code, want, stdout, stderr)
 		}
 		return stdout, stderr
 	}
@@ -50,9 +50,9 @@ func TestRevealTakesValuesFromABackup(t *testing.T) {
 	}
 	// All there is, and what did not open is named.
 	stdout, stderr := reveal(exitSomeLeft)
-	if strings.Count(stdout, "kind: Secret") != 5 || !strings.Contains(stdout, "half a secret") || stderr !=
+	if strings.Count(stdout, "kind: Secret") != 6 || !strings.Contains(stdout, "half a secret") || stderr !=
 		"note: not shown: shop/half: key bad did not open when the backup was made\nnote: not shown: shop/lost: key a did not open when the backup was made\n" {
-		t.Errorf("everything: %s%s", stdout, stderr)
+		t.Errorf("everything: %.300s%s", stdout, stderr)
 	}
 	reveal(exitSomeLeft, "-A", "--out", "all.yaml")
 	if text, err := os.ReadFile("all.yaml"); err != nil || string(text) != stdout {
@@ -132,7 +132,7 @@ func TestRevealAsksSafeForEverythingThereIs(t *testing.T) {
 	for _, namespace := range []string{"revealed-a", "revealed-b"} {
 		w.create(namespace)
 		t.Cleanup(func() { w.empty(namespace) })
-		w.kubectl("", "create", "rolebinding", "adam", "-n", namespace, "--clusterrole=view", "--user=adam")
+		w.kubectl("", "create", "rolebinding", "adam", "-n", namespace, "--clusterrole=vsecm-encryptedsecrets-view", "--user=adam")
 		for i := range 2 {
 			o := sealedFor(t, key.Recipient(), time.Now(), namespace, fmt.Sprint("db", i), map[string]string{"password": namespace + fmt.Sprint(marker, i)})
 			w.put(o)
@@ -170,7 +170,7 @@ func TestRevealAsksSafeForEverythingThereIs(t *testing.T) {
 	if code, _, stderr = w.vsecm(adam, "", "reveal", "-A"); code != exitError || !strings.Contains(stderr, "listing EncryptedSecrets") {
 		t.Errorf("of every namespace without the right to list: exit code %d: %s", code, stderr)
 	}
-	w.kubectl("", "create", "clusterrolebinding", "adam-views", "--clusterrole=view", "--user=adam")
+	w.kubectl("", "create", "clusterrolebinding", "adam-views", "--clusterrole=vsecm-encryptedsecrets-view", "--user=adam")
 	t.Cleanup(func() { w.kubectl("", "delete", "clusterrolebinding", "adam-views") })
 	code, stdout, stderr = w.vsecm(adam, "", "reveal", "-A", "--out", "all.yaml")
 	text, err := os.ReadFile("all.yaml")
