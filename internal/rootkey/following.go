@@ -29,6 +29,14 @@ func (k *Keeper) underway(kept *Kept) *Rekey {
 	return nil
 }
 
+// credible tells whether the record of a re-key may stand for that of Safe's key. Where keys are kept,
+// whoever wrote it has to have had the old one, which stands among the retired ones then: or
+// who may write the Secret, and nothing else, would have the next Safe that starts take a key of theirs.
+func (k *Keeper) credible(kept *Kept, r *Rekey) bool {
+	unread := kept.Sealed() && kept.Key == nil && kept.Retired == nil && kept.KeyFault == nil
+	return k.config.Memory || unread || kept.retires(r.From)
+}
+
 // know makes what is kept of a re-key what the status tells.
 func (k *Keeper) know(kept *Kept, recorded encrypt.Recipient) {
 	r := k.underway(kept)
@@ -173,7 +181,7 @@ func (k *Keeper) behind(kept *Kept, recorded, own encrypt.Recipient) string {
 	case to != "" && k.config.Memory:
 		return fmt.Sprintf("a re-key from %s to %s is under way, and this replica was not given the new key; what is sealed to that it cannot open: unseal it with key %s", own.KeyID(), to, to)
 	case to != "":
-		return fmt.Sprintf("a re-key from %s to %s is under way, and this replica does not take the new key, since its own is not kept among the retired ones: restart it, or unseal it with key %s", own.KeyID(), to, to)
+		return fmt.Sprintf("a re-key from %s to %s is under way, and this replica does not take the new key, since its own is not kept among the retired ones: if that key is right, unseal it with key %s", own.KeyID(), to, to)
 	case k.config.Memory && r != nil && own.KeyID() == r.To && !k.holdsKey(r.From):
 		return fmt.Sprintf("a re-key from %s to %s is under way, and this replica was not given the old key; what only that opens it cannot open: unseal it with key %s, too", r.From, r.To, r.From)
 	case kept.RekeyFault != nil && own.KeyID() == recorded.KeyID() && k.misses(kept, own) == "":

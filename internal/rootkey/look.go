@@ -98,6 +98,9 @@ func (k *Keeper) follow(ctx context.Context, kept *Kept, seals uint64) error {
 func (k *Keeper) recorded(kept *Kept) encrypt.Recipient {
 	text := ""
 	rekey := k.underway(kept)
+	if rekey != nil && !k.credible(kept, rekey) {
+		rekey = nil
+	}
 	r, err := encrypt.ParseRecipient(kept.Record.Recipient)
 	switch {
 	case kept.Record.Recipient == "":

@@ -208,6 +208,12 @@ func TestPromise01_ARekeyOfSomebodyElsesIsNotGoneWith(t *testing.T) {
 			if tt.key != keyA && r.status().Reason == "" {
 				t.Error("it says nothing")
 			}
+			// Nor does one that starts.
+			next := newRig(t, s.place(), mode(tt.mode))
+			looks(t, next)
+			if st := next.status(); next.holds(keyOther) || (st.State == Unsealed) != (tt.mode == auto && tt.key == keyA) {
+				t.Errorf("one that starts: %+v", st)
+			}
 			if s.record() != recipientOf(keyA).String() {
 				t.Errorf("on record: %.20s", s.record())
 			}
