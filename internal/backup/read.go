@@ -62,6 +62,7 @@ type Reader struct {
 	tar   *tar.Reader
 	next  *tar.Header // the entry that comes next, or was read last
 	taken bool        // which of them: it was read
+	most  int         // entries
 	err   error       // what every further Next returns
 
 	seen    map[string][sha256.Size]byte // every entry so far
@@ -89,7 +90,7 @@ func NewReader(r io.Reader, identities ...age.Identity) (*Reader, error) {
 		return nil, err
 	}
 	plain := &counter{in: payload}
-	b := &Reader{plain: plain, tar: tar.NewReader(plain), seen: make(map[string][sha256.Size]byte)}
+	b := &Reader{plain: plain, tar: tar.NewReader(plain), most: maxEntries, seen: make(map[string][sha256.Size]byte)}
 	if err := b.begin(); err != nil {
 		b.Close()
 		return nil, err
@@ -159,8 +160,8 @@ func (r *Reader) advance() error {
 	case err != nil:
 		return damaged("after entry "+r.next.Name, err)
 	}
-	if len(r.seen) >= maxEntries {
-		return fmt.Errorf("%w: entry %.80q is one too many, of at most %d", ErrTooLarge, header.Name, maxEntries)
+	if len(r.seen) >= r.most {
+		return fmt.Errorf("%w: entry %.80q is one too many, of at most %d", ErrTooLarge, header.Name, r.most)
 	}
 	r.next, r.taken = header, false
 	return nil
