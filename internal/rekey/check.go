@@ -28,6 +28,8 @@ var (
 	ErrSealed = errors.New("sealed")
 	// ErrChanged says that the keys became others while a check went on, so that it says nothing.
 	ErrChanged = errors.New("the root keys were changed while the values were being checked; check again")
+	// ErrUnavailable says that it cannot be found out now what there is.
+	ErrUnavailable = errors.New("what there is to check cannot be found out now")
 )
 
 // Keys are the root keys that are held, as [unseal.Gate] lets them through.
@@ -68,7 +70,7 @@ func New(c Config) *Checker {
 
 // Check opens with the active key alone what is stored and what is at the head of every source. It keeps every
 // processor busy; nothing that it learnt is kept. Errors: [ErrSealed], [ErrChanged], ctx's, and those of Stored
-// and Heads.
+// and Heads, which are [ErrUnavailable], too.
 func (c *Checker) Check(ctx context.Context) (Report, error) {
 	select {
 	case c.turn <- struct{}{}:
@@ -97,8 +99,11 @@ func (c *Checker) Check(ctx context.Context) (Report, error) {
 	default:
 		return Report{}, ErrChanged
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return Report{}, err
+	case err != nil:
+		return Report{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	k.report.tidy()
 	return k.report, nil

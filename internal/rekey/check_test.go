@@ -327,11 +327,11 @@ func TestWhatCannotBeAskedIsAnError(t *testing.T) {
 	away := errors.New("away")
 	r := newRig(t)
 	r.headsErr = away
-	if _, err := r.checker.Check(t.Context()); !errors.Is(err, away) {
+	if _, err := r.checker.Check(t.Context()); !errors.Is(err, away) || !errors.Is(err, rekey.ErrUnavailable) {
 		t.Errorf("heads: %v", err)
 	}
 	r.headsErr, r.storedErr = nil, away
-	if _, err := r.checker.Check(t.Context()); !errors.Is(err, away) {
+	if _, err := r.checker.Check(t.Context()); !errors.Is(err, away) || !errors.Is(err, rekey.ErrUnavailable) {
 		t.Errorf("stored: %v", err)
 	}
 }

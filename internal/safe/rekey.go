@@ -49,6 +49,10 @@ func rekeyingInCluster(keeper *rootkey.Keeper, gate *unseal.Gate, objects *kubes
 	return rekeying{keeper, gate, rekey.New(rekey.Config{
 		Keys: gate, Heads: sources.ReadHeads,
 		Stored: func(ctx context.Context) ([]*v1alpha1.EncryptedSecret, []rekey.Need, error) {
+			// What was applied a moment ago must not be missed.
+			if err := objects.CatchUp(ctx); err != nil {
+				return nil, nil, err
+			}
 			all, err := objects.List(ctx)
 			var faults []rekey.Need
 			for _, f := range objects.Faults() {

@@ -39,7 +39,7 @@ type Rekey interface {
 	FinishRekey(ctx context.Context, from, to encrypt.KeyID) error
 
 	// Check finds out what the active key does not open alone. Errors that are told apart: [rekey.ErrSealed],
-	// [rekey.ErrChanged], [ErrNotLeading], ctx's.
+	// [rekey.ErrChanged], [ErrNotLeading], [rekey.ErrUnavailable], ctx's.
 	Check(context.Context) (rekey.Report, error)
 }
 
@@ -402,7 +402,7 @@ func (s *Server) rekeyFailed(w http.ResponseWriter, r *http.Request, c *call, er
 		s.end(w, r, c, problem.BadRequest, err.Error())
 	case errors.Is(err, ErrNotLeading):
 		s.end(w, r, c, problem.NotLeading, notLeading(s.Status().Leader))
-	case errors.Is(err, rekey.ErrChanged), errors.Is(err, rootkey.ErrNotHeld), errors.Is(err, rootkey.ErrUnheard):
+	case errors.Is(err, rekey.ErrChanged), errors.Is(err, rekey.ErrUnavailable), errors.Is(err, rootkey.ErrNotHeld), errors.Is(err, rootkey.ErrUnheard):
 		s.end(w, r, c, problem.Unavailable, err.Error())
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		s.end(w, r, c, problem.Timeout, "")

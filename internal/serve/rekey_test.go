@@ -258,6 +258,7 @@ func TestNothingIsDestroyedWhileItIsNeeded(t *testing.T) {
 		"a value needs it, and it is forced":   {arrange: func(r *rekeys) { r.report.NeedCount = 1 }, more: `,"force":true`, finished: true, outcome: audit.OK},
 		"it cannot be told, though forced":     {arrange: func(r *rekeys) { r.checkErr = io.ErrUnexpectedEOF }, more: `,"force":true`, want: problem.Internal},
 		"another replica leads":                {arrange: func(r *rekeys) { r.checkErr = ErrNotLeading }, want: problem.NotLeading},
+		"the cluster cannot be asked":          {arrange: func(r *rekeys) { r.checkErr = fmt.Errorf("%w: away", rekey.ErrUnavailable) }, more: `,"force":true`, want: problem.Unavailable},
 		"it was sealed meanwhile":              {arrange: func(r *rekeys) { r.checkErr = rekey.ErrSealed }, want: problem.Sealed},
 		"the keys changed meanwhile":           {arrange: func(r *rekeys) { r.checkErr = rekey.ErrChanged }, want: problem.Unavailable},
 		"it takes too long":                    {arrange: func(r *rekeys) { r.checkErr = context.DeadlineExceeded }, want: problem.Timeout},
