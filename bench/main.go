@@ -72,18 +72,19 @@ func main() {
 	bin := flag.String("bin", "bin", "folder of the product's programs")
 	tools := flag.String("tools", "", "folder of age, kubeseal and sops")
 	runs := flag.Int("runs", 31, "how often each program is run")
-	only := flag.String("only", "", "only the parts whose name contains this: one, thousand, open, sync, push, start, cluster, gitops, serve, size")
+	manifests := flag.Int("manifests", 10_000, "how many manifests are re-encrypted")
+	only := flag.String("only", "", "only the parts whose name contains this: one, thousand, open, reencrypt, sync, push, start, cluster, gitops, serve, size")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, *bin, *tools, *runs, *only); err != nil {
+	if err := run(ctx, *bin, *tools, *runs, *manifests, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, bin, tools string, runs int, only string) error {
+func run(ctx context.Context, bin, tools string, runs, manifests int, only string) error {
 	dir, err := os.MkdirTemp("", "vsecm-bench-")
 	if err != nil {
 		return err
@@ -108,6 +109,7 @@ func run(ctx context.Context, bin, tools string, runs int, only string) error {
 		{"one", func(ctx context.Context) ([]row, error) { return programs.oneManifest(ctx, runs) }},
 		{"thousand", func(ctx context.Context) ([]row, error) { return programs.thousandManifests(ctx, max(runs/6, 3)) }},
 		{"open", func(ctx context.Context) ([]row, error) { return openValues(ctx, runs) }},
+		{"reencrypt", func(ctx context.Context) ([]row, error) { return programs.reencrypt(ctx, max(runs/10, 1), manifests) }},
 		{"sync", syncOneFile},
 		{"push", pushToWorkload},
 		{"start", startUp},

@@ -95,10 +95,11 @@ func (h *heldObject) read(ctx context.Context) (*v1alpha1.EncryptedSecret, *encr
 	return o, nil
 }
 
-// otherManagers returns the field managers that have values of an object and are no person's.
+// otherManagers returns the field managers that have the spec of an object, which is owned as a whole, and are
+// no person's.
 func otherManagers(fields []metav1.ManagedFieldsEntry) (others []string) {
 	for _, f := range fields {
-		if f.Subresource != "" || f.FieldsV1 == nil || !strings.Contains(string(f.FieldsV1.Raw), `"f:encryptedData"`) {
+		if f.Subresource != "" || f.FieldsV1 == nil || !strings.Contains(string(f.FieldsV1.Raw), `"f:spec"`) {
 			continue
 		}
 		if !slices.Contains(ownManagers, f.Manager) && !slices.Contains(others, f.Manager) {
