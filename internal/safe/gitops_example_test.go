@@ -217,12 +217,17 @@ func newShell(t *testing.T, c *cluster, safe string, server *gitserver.Server) *
 		t.Fatal(err)
 	}
 
-	cmd := exec.Command("bash", "-e", "-u", "-o", "pipefail", "-s")
-	cmd.Dir = dir
-	cmd.Env = append(c.cp.KubectlEnv(c.cp.Kubeconfig()),
+	return openShell(t, dir, append(c.cp.KubectlEnv(c.cp.Kubeconfig()),
 		"VSECM_SAFE="+safe, "REPOSITORY="+server.URL+"/secrets.git", "CREDENTIALS="+credentials, "TMPDIR="+dir,
 		"GIT_SSL_CAINFO="+filepath.Join(credentials, "ca.crt"), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1", "GIT_ASKPASS="+askpass, "GIT_TERMINAL_PROMPT=0",
-		"GIT_AUTHOR_NAME=Dana", "GIT_AUTHOR_EMAIL=dana@example.com", "GIT_COMMITTER_NAME=Dana", "GIT_COMMITTER_EMAIL=dana@example.com")
+		"GIT_AUTHOR_NAME=Dana", "GIT_AUTHOR_EMAIL=dana@example.com", "GIT_COMMITTER_NAME=Dana", "GIT_COMMITTER_EMAIL=dana@example.com"))
+}
+
+// openShell opens a shell in a folder.
+func openShell(t *testing.T, dir string, env []string) *shell {
+	t.Helper()
+	cmd := exec.Command("bash", "-e", "-u", "-o", "pipefail", "-s")
+	cmd.Dir, cmd.Env = dir, env
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
