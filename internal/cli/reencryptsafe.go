@@ -44,7 +44,11 @@ type safeResealer struct {
 	left   int
 	errs   []error
 	denied map[string]error // by namespace
+	lost   bool             // Safe does not hold the key of a value any more
 }
+
+// errKeyLost says why Safe seals a value anew no more that is sealed to a retired key.
+var errKeyLost = errors.New("sealed to a retired root key that Safe does not hold any more")
 
 // newSafeResealer asks all replicas at once, each of them several times.
 func newSafeResealer(conn *connection, all *safes) *safeResealer {
@@ -120,10 +124,13 @@ func (s *safeResealer) deny(values []*staleValue, err error) {
 	}
 }
 
-// advice says what a caller lacks whom Safe has refused something; empty if it has not.
+// advice says what a caller lacks for what Safe has refused; empty if it has refused nothing.
 func (s *safeResealer) advice() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.lost {
+		return "what 'kubectl vsecm rekey finish --archive' wrote has the retired key: do it without Safe, with --root-key and --retired-key"
+	}
 	if len(s.denied) == 0 || !s.all[0].remote {
 		return ""
 	}
@@ -269,6 +276,11 @@ func (s *safeResealer) takeAnswers(r *replica, values []*staleValue, text []byte
 			}
 		case a.Error.Type == problem.Forbidden.URI():
 			s.deny([]*staleValue{v}, fmt.Errorf("%s: %s", r.name, visible(a.Error.Detail)))
+		case a.Error.Type == problem.Current.URI():
+			s.mu.Lock()
+			s.lost = true
+			s.mu.Unlock()
+			v.refused = errKeyLost
 		default:
 			v.refused = fmt.Errorf("%s: %s", r.name, visible(a.Error.Detail))
 		}
