@@ -181,6 +181,7 @@ func (o rekeyStatusOptions) print(shown shownRekey) error {
 	if shown.Report == nil {
 		return nil
 	}
+	fmt.Fprintln(w)
 	return shown.Report.print(w)
 }
 
@@ -190,10 +191,9 @@ const noSource = "<none>"
 // print shows what needs which key: counts by source, then each.
 func (r *rekeyReport) print(w io.Writer) error {
 	if !r.blocked() {
-		fmt.Fprintf(w, "\nNothing needs another key than %s, which opens all %d values.\n", short(string(r.KeyID)), r.Opened)
+		fmt.Fprintf(w, "Nothing needs another key than %s, which opens all %d values.\n", short(string(r.KeyID)), r.Opened)
 		return r.printUnreadable(w)
 	}
-	fmt.Fprintln(w)
 	t := newTable(w)
 	t.header([]string{"SOURCE", "NEEDS OLD KEY"})
 	rows := make(map[string]string)
