@@ -544,3 +544,25 @@ func TestNothingIsDoneWithASealedSafe(t *testing.T) {
 		says(t, stderr, "error: every replica of Safe is sealed\nhint: unseal it with 'kubectl vsecm unseal'")
 	}
 }
+
+// A Safe that keeps its keys in files and dies in the last step of a finish has destroyed the key, and still has the
+// re-key on record: the next attempt ends it, without a key to archive.
+func TestFinishEndsWhatDestroyedTheKeyAlready(t *testing.T) {
+	t.Chdir(t.TempDir())
+	old := newKey(t)
+	p := newTwins(t, false, old, "a")
+	t.Setenv(safeVariable, p.sockets())
+	who := newArchivist(t)
+	r := rekeyer{t, p, []*unseal.RootKey{old}}
+	r.run(exitOK, "start", "--no-backup")
+	p.on(func(r *twin) { clear(r.others) })
+	check(t, os.WriteFile("old.age", []byte("age-encryption.org/v1\nof the attempt that did not end"), 0o600))
+	before := files(t)
+	stdout, stderr := r.run(exitOK, "finish", "--archive", "old.age", "--archive-to", who.to())
+	says(t, stderr, "does not hold root key "+string(old.KeyID())+" any more")
+	says(t, stdout, "root key "+string(old.KeyID())+" is destroyed")
+	unchanged(t, before)
+	if p.now() != nil {
+		t.Error("the re-key is still under way")
+	}
+}

@@ -180,7 +180,10 @@ func (o rekeyFinishOptions) insist(now rekeyRecord) error {
 func (o rekeyFinishOptions) destroy(ctx context.Context, f *fleet, now rekeyRecord, force bool) error {
 	f.renew()
 	archived := noArchive
-	if !o.noArchive {
+	if !o.noArchive && f.nothingRetired() {
+		// Where keys are in files, a Safe that died between the last two steps has destroyed the key already.
+		fmt.Fprintf(o.streams.ErrOut, "note: Safe does not hold root key %s any more: an attempt that did not end has destroyed it, and there is nothing left to archive\n", now.From)
+	} else if !o.noArchive {
 		writing, cancel, err := o.safe.conn.within(ctx, 2*rekeyTimeout)
 		if err != nil {
 			return err
@@ -229,6 +232,16 @@ func (o rekeyFinishOptions) destroy(ctx context.Context, f *fleet, now rekeyReco
 	o.safe.tellMissed(o.streams.ErrOut, f.all, f.all.shown())
 	fmt.Fprintf(o.streams.Out, "root key %s is destroyed; %s is the only one\n", now.From, now.To)
 	return errors.Join(append(behind, f.errs...)...)
+}
+
+// nothingRetired tells whether no replica that can be asked holds another key than the active one.
+func (f *fleet) nothingRetired() bool {
+	for _, i := range f.unsealed() {
+		if len(f.keys[i].Retired) > 0 {
+			return false
+		}
+	}
+	return errors.Join(f.errs...) == nil
 }
 
 // over tells, of a finish that went wrong, whether it has happened all the same: an answer may be lost.
