@@ -124,7 +124,7 @@ func TestABackupIsWrittenVerifiedAndListed(t *testing.T) {
 	}
 
 	stdout, _ = v.backup(exitOK, "list", "safe.backup", "-i", "key.txt")
-	if lines := strings.Split(stdout, "\n"); len(lines) != 4 || strings.Join(strings.Fields(lines[2]), " ") != "shop db password test" {
+	if lines := strings.Split(stdout, "\n"); len(lines) != 4 || strings.Join(strings.Fields(lines[2]), " ") != "shop db password test <none>" {
 		t.Errorf("list:\n%s", stdout)
 	}
 	stdout, _ = v.backup(exitOK, "list", "safe.backup", "-i", "key.txt", "-o", "json")

@@ -67,7 +67,7 @@ func (o backupListOptions) run() error {
 		if len(revision) > 12 {
 			revision = revision[:12]
 		}
-		if err := t.row([]string{s.Namespace, s.Name, strings.Join(s.Keys, ","), s.Source, revision}); err != nil {
+		if err := t.row([]string{s.Namespace, s.Name, strings.Join(s.Keys, ","), sourceShown(s.Source), orNone(revision)}); err != nil {
 			return err
 		}
 	}
