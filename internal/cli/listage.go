@@ -93,7 +93,7 @@ const mostOldKeys = 3
 // agedHeader is secretHeader with what an agedRow has besides.
 func agedHeader(wide bool) []string {
 	header := secretHeader(wide)
-	return slices.Insert(header, agedColumn-1, "SEALED", "OLD-KEYS")
+	return slices.Insert(header, agedColumn-1, "SEALED", "OLD-VALUES")
 }
 
 // agedColumn is where the ages stand in a row, behind the object's own.

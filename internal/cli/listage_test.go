@@ -66,7 +66,7 @@ func TestSecretsThatAreDueAreListedByTheAgeOfTheirValues(t *testing.T) {
 		stderr string
 	}{
 		{[]string{"-n", "shop", "--older-than", "90d"}, []string{
-			"NAME READY REASON SECRET SOURCE AGE SEALED OLD-KEYS",
+			"NAME READY REASON SECRET SOURCE AGE SEALED OLD-VALUES",
 			"old Unknown Pending <none> <none> <unknown> 200d b,c",
 			"odd Unknown Pending <none> <none> <unknown> <unknown> b",
 			"many Unknown Pending <none> <none> <unknown> 91d a,b,c,+2",
@@ -76,7 +76,7 @@ func TestSecretsThatAreDueAreListedByTheAgeOfTheirValues(t *testing.T) {
 			"odd Unknown Pending <none> <none> <unknown> <unknown> b",
 		}, ""},
 		{[]string{"-A", "--older-than", "90d", "-o", "wide"}, []string{
-			"NAMESPACE NAME READY REASON SECRET SOURCE AGE SEALED OLD-KEYS WORKLOADS KEYS KEY-ID REVISION DELIVERED MESSAGE",
+			"NAMESPACE NAME READY REASON SECRET SOURCE AGE SEALED OLD-VALUES WORKLOADS KEYS KEY-ID REVISION DELIVERED MESSAGE",
 			"shop old Unknown Pending <none> <none> <unknown> 200d b,c old 3 <none> <none> <none> Safe has not looked at it yet",
 			"shop odd Unknown Pending <none> <none> <unknown> <unknown> b odd 2 <none> <none> <none> Safe has not looked at it yet",
 			"shop many Unknown Pending <none> <none> <unknown> 91d a,b,c,d,e many 5 <none> <none> <none> Safe has not looked at it yet",
