@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/internal/reconcile"
+	"github.com/vsecm/kubectl-vsecm/internal/store"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
 
@@ -50,6 +52,9 @@ type Config struct {
 	// Heads has visit see every manifest at the head of every source, perhaps from several goroutines, and returns
 	// a head for each source that there is. An error says that it could not be done here and now.
 	Heads func(ctx context.Context, visit func(source string, m encrypt.Manifest)) ([]reconcile.Head, error)
+	// Going returns the key that a re-key under way is to destroy; empty if none is. It counts as one to go also where it
+	// is not held here: a replica may have been unsealed without it, and somebody else has it. nil: there is none.
+	Going func() encrypt.KeyID
 	// Now is the clock; nil for the machine's.
 	Now func() time.Time
 }
@@ -86,9 +91,16 @@ func (c *Checker) Check(ctx context.Context) (Report, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	active, others := c.config.Keys.Held()
+	if c.config.Going != nil {
+		if id := c.config.Going(); id != "" && id != active && !slices.Contains(others, id) {
+			others = append(others, id)
+			slices.Sort(others)
+		}
+	}
 	k := &check{
 		checker: c, cancel: cancel, turn: turn, active: active, others: others, alone: c.config.Keys.Alone(active),
-		now: c.config.Now(), stored: make(map[string]*finding), report: Report{KeyID: active, BySource: make(map[string]int)},
+		now: c.config.Now(), stored: make(map[string]*finding), seen: make(map[store.Key]*v1alpha1.EncryptedSecret), faults: make(map[string]bool),
+		report: Report{KeyID: active, BySource: make(map[string]int)},
 	}
 	err := k.run(ctx)
 	// Of a check that has seen other keys, or none, nothing counts, not even why it failed.
@@ -113,37 +125,60 @@ func (c *Checker) Check(ctx context.Context) (Report, error) {
 const queue = 64
 
 func (k *check) run(ctx context.Context) error {
-	objects, faults, err := k.checker.config.Stored(ctx)
-	if err != nil {
-		return fmt.Errorf("the stored objects cannot be listed: %w", err)
-	}
-	for _, f := range faults {
-		k.found(&finding{verdict: needed, need: f})
-	}
 	// First what is stored: what is at a head as it is stored need not be opened again then.
-	if err := k.each(ctx, func(give func(value)) error {
-		for _, o := range objects {
-			k.visit(give, o.Labels[v1alpha1.LabelSource], encrypt.Manifest{Object: o})
-		}
-		return nil
-	}, k.took); err != nil {
+	if err := k.readStored(ctx); err != nil {
 		return err
 	}
-	err = k.each(ctx, func(give func(value)) error {
+	err := k.each(ctx, func(give func(value)) error {
 		heads, err := k.checker.config.Heads(ctx, func(source string, m encrypt.Manifest) { k.visit(give, source, m) })
 		for _, h := range heads {
 			k.head(h)
 		}
 		return err
 	}, func(_ value, f *finding) { k.found(f) })
+	if err == nil {
+		// To read git takes minutes, in which more may have been applied, and is served by now.
+		err = k.readStored(ctx)
+	}
 	k.report.Needs, k.report.Unreadable = k.with(k.report.Needs, needed), k.with(k.report.Unreadable, unreadable)
 	return err
+}
+
+// readStored opens what is stored, but for what it has opened before.
+func (k *check) readStored(ctx context.Context) error {
+	objects, faults, err := k.checker.config.Stored(ctx)
+	if err != nil {
+		return fmt.Errorf("the stored objects cannot be listed: %w", err)
+	}
+	for _, f := range faults {
+		if id := fmt.Sprint(f); !k.faults[id] {
+			k.faults[id] = true
+			k.found(&finding{verdict: needed, need: f})
+		}
+	}
+	return k.each(ctx, func(give func(value)) error {
+		for _, o := range objects {
+			at := store.KeyOf(o)
+			was := k.seen[at]
+			k.seen[at] = o
+			k.visit(func(v value) {
+				if was == nil || was.Spec.EncryptedData[v.key] != v.sealed || !reflect.DeepEqual(encrypt.BindingOf(was, v.key), v.binding) {
+					give(v)
+				}
+			}, o.Labels[v1alpha1.LabelSource], encrypt.Manifest{Object: o})
+		}
+		return nil
+	}, k.took)
 }
 
 // with adds what was found of stored values to a list.
 func (k *check) with(list []Need, v verdict) []Need {
 	for _, f := range k.open {
-		if f.verdict == v {
+		switch {
+		case f.verdict != v:
+		case f.inGit != nil:
+			list = append(list, *f.inGit)
+		default:
 			list = append(list, f.need)
 		}
 	}

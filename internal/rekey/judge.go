@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
+	"github.com/vsecm/kubectl-vsecm/internal/store"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
 
@@ -18,12 +20,16 @@ type check struct {
 	cancel  context.CancelFunc
 	turn    uint64
 	active  encrypt.KeyID
-	others  []encrypt.KeyID // sorted
+	others  []encrypt.KeyID // to go, sorted
 	alone   encrypt.Keys    // the active one
 	now     time.Time
 
+	// What is stored that was seen, which one goroutine uses.
+	seen   map[store.Key]*v1alpha1.EncryptedSecret
+	faults map[string]bool
+
 	mu     sync.Mutex
-	stored map[string]*finding // by sealed value; not changed any more once all that is stored was judged
+	stored map[string]*finding // by sealed value; not changed while what is in git is judged
 	open   []*finding          // of those, the ones that were not opened
 	report Report
 }
@@ -54,7 +60,7 @@ type verdict int
 
 const (
 	opened     verdict = iota // the active key alone opens it
-	needed                    // another key that is held is needed, or may be
+	needed                    // a key that is to go is needed, or may be
 	unreadable                // no key that is held is of any use
 )
 
@@ -63,7 +69,8 @@ type finding struct {
 	verdict verdict
 	source  string
 	binding encrypt.Binding
-	need    Need // unless it was opened
+	need    Need  // unless it was opened
+	inGit   *Need // the same, where a stored value stands in git; guarded by check.mu
 }
 
 // judge opens a value with the active key alone. What it opens is wiped at once.
@@ -148,10 +155,10 @@ func (k *check) known(v value) bool {
 func (k *check) place(f *finding, n Need) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if f.need.File != "" {
+	if f.inGit != nil {
 		return false
 	}
-	f.need = n
+	f.inGit = &n
 	return true
 }
 

@@ -47,7 +47,7 @@ type Report struct {
 	KeyID encrypt.KeyID `json:"keyID"`
 	// Opened is how many values it opens alone. What stands at a source's head exactly as it is stored counts once.
 	Opened int `json:"opened"`
-	// Needs are the values that need another key which is held, or may; NeedCount is how many there are.
+	// Needs are the values that need a key which is to go, or may; NeedCount is how many there are.
 	Needs     []Need `json:"needs"`
 	NeedCount int    `json:"needCount"`
 	// Unread are the sources that could not be read.

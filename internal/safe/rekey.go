@@ -47,7 +47,7 @@ func (r rekeying) Check(ctx context.Context) (rekey.Report, error) {
 // rekeyingInCluster looks through the objects and the GitSources of a cluster, where this replica leads.
 func rekeyingInCluster(keeper *rootkey.Keeper, gate *unseal.Gate, objects *kubestore.Store, sources *gitsource.Controller) rekeying {
 	return rekeying{keeper, gate, rekey.New(rekey.Config{
-		Keys: gate, Heads: sources.ReadHeads,
+		Keys: gate, Heads: sources.ReadHeads, Going: goingBy(keeper),
 		Stored: func(ctx context.Context) ([]*v1alpha1.EncryptedSecret, []rekey.Need, error) {
 			// What was applied a moment ago must not be missed.
 			if err := objects.CatchUp(ctx); err != nil {
@@ -66,7 +66,7 @@ func rekeyingInCluster(keeper *rootkey.Keeper, gate *unseal.Gate, objects *kubes
 // rekeyingHere looks through the objects of a directory, and the sources that are configured.
 func rekeyingHere(keeper *rootkey.Keeper, gate *unseal.Gate, objects *store.Dir, sources []*reconcile.Source) rekeying {
 	return rekeying{keeper, gate, rekey.New(rekey.Config{
-		Keys: gate,
+		Keys: gate, Going: goingBy(keeper),
 		Heads: func(ctx context.Context, visit func(string, encrypt.Manifest)) ([]reconcile.Head, error) {
 			return readHeads(ctx, sources, visit)
 		},
@@ -79,6 +79,14 @@ func rekeyingHere(keeper *rootkey.Keeper, gate *unseal.Gate, objects *store.Dir,
 			return all, faults, err
 		},
 	})}
+}
+
+// goingBy tells which key a re-key that is under way is to destroy.
+func goingBy(keeper *rootkey.Keeper) func() encrypt.KeyID {
+	return func() encrypt.KeyID {
+		r, _ := keeper.Rekeying()
+		return r.From
+	}
 }
 
 func cannotTell(err error) string {
