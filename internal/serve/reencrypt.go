@@ -231,6 +231,7 @@ func (s *Server) renew(r *http.Request, values []*staleValue) (unsealed bool) {
 	if active == "" {
 		return false
 	}
+	others = without(others, s.yetToCome())
 	retired := func(id encrypt.KeyID) bool { return slices.Contains(others, id) }
 	var group errgroup.Group
 	group.SetLimit(runtime.GOMAXPROCS(0))
@@ -242,23 +243,45 @@ func (s *Server) renew(r *http.Request, values []*staleValue) (unsealed bool) {
 			if err := r.Context().Err(); err != nil {
 				return err
 			}
-			sealed, err := encrypt.Reencrypt(v.Sealed, s.Keys, active, retired, v.to, s.now())
-			switch {
-			case err == nil:
-				v.renewed.Sealed = sealed
-			case errors.Is(err, encrypt.ErrCurrent):
-				v.refuse(problem.Current, err.Error())
-			case errors.Is(err, encrypt.ErrRecipients), errors.Is(err, encrypt.ErrMixedRecipients), len(v.to) == 0:
-				v.refuse(problem.OtherRecipients, err.Error())
-			default:
-				v.refuse(problem.Unreadable, err.Error())
-			}
+			s.renewOne(v, active, retired)
 			return nil
 		})
 	}
 	_ = group.Wait() // the context's, which the caller asks
 	active, _ = s.Keys.Held()
 	return active != ""
+}
+
+// yetToCome returns keys that are held beside the active one and are not retired: they are to be the active one, here too.
+func (s *Server) yetToCome() []encrypt.KeyID {
+	// In this order: a key that is staged no more is that of a re-key which is known by then.
+	keys := s.Rekey.Staged()
+	if under, rekeying := s.Rekey.Rekeying(); rekeying {
+		keys = append(keys, under.To)
+	}
+	return keys
+}
+
+// renewOne seals one value anew. Whoever may push has written it: should it break the code that opens it, that is a
+// fault of the value, and nobody else's.
+func (s *Server) renewOne(v *staleValue, active encrypt.KeyID, retired func(encrypt.KeyID) bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.Log.Error("a value could not be sealed anew", "panic", panicText(p))
+			v.refuse(problem.Unreadable, "an internal error kept it from being opened")
+		}
+	}()
+	sealed, err := encrypt.Reencrypt(v.Sealed, s.Keys, active, retired, v.to, s.now())
+	switch {
+	case err == nil:
+		v.renewed.Sealed = sealed
+	case errors.Is(err, encrypt.ErrCurrent):
+		v.refuse(problem.Current, err.Error())
+	case errors.Is(err, encrypt.ErrRecipients), errors.Is(err, encrypt.ErrMixedRecipients), len(v.to) == 0:
+		v.refuse(problem.OtherRecipients, err.Error())
+	default:
+		v.refuse(problem.Unreadable, err.Error())
+	}
 }
 
 // countValues tells how many values are for which namespace: "bank 1, shop 3, unreadable 1".

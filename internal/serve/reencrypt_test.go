@@ -9,8 +9,11 @@ import (
 	"testing"
 	"time"
 
+	"filippo.io/age"
+
 	"github.com/vsecm/kubectl-vsecm/internal/audit"
 	"github.com/vsecm/kubectl-vsecm/internal/problem"
+	"github.com/vsecm/kubectl-vsecm/internal/rootkey"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
@@ -35,7 +38,7 @@ func newRekeyed(t *testing.T, options ...safeOption) *rekeyed {
 	k.safe, k.who = newOperated(t, append([]safeOption{func(s *safe) {
 		copied := func(key *unseal.RootKey) *unseal.RootKey { return must(unseal.Parse(key.Text()))(t) }
 		k.gate.Open(must(unseal.NewKeyring(copied(s.key), copied(k.old)))(t))
-		s.Keys = k.gate
+		s.Keys, s.Rekey = k.gate, &rekeys{Gate: k.gate}
 	}}, options...)...)
 	k.who.set(func(o *operators) {
 		o.names[renewToken] = renewName
@@ -230,6 +233,47 @@ func TestReencryptTakesNoMoreThanItSays(t *testing.T) {
 	for i, v := range answer.Values {
 		if v.Sealed == "" {
 			t.Errorf("value %d: %+v", i, v)
+		}
+	}
+}
+
+// A key that was handed out for a re-key, and the new one where this replica has yet to follow, only open, as retired
+// keys do. To put the active key in their place would undo what was done.
+func TestAKeyThatIsToBeTheActiveOneIsNotReplaced(t *testing.T) {
+	next := must(generate())(t)
+	for name, tt := range map[string]struct {
+		is   *rekeys
+		want problem.Type
+	}{
+		"retired":         {is: &rekeys{}},
+		"staged":          {is: &rekeys{staged: []encrypt.KeyID{next.KeyID()}}, want: problem.Current},
+		"begun elsewhere": {is: &rekeys{under: &rootkey.Rekey{To: next.KeyID()}}, want: problem.Current},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := newRekeyed(t, func(s *safe) { s.Rekey = tt.is })
+			ring := must(unseal.NewKeyring(must(unseal.Parse(k.key.Text()))(t), must(unseal.Parse(next.Text()))(t)))(t)
+			k.gate.Open(ring)
+			sealed := must(encrypt.Seal([]byte(theValue), dbIn("shop"), []encrypt.Recipient{next.Recipient()}, time.Now()))(t)
+			got := k.renewed(t, k.post(t, renewToken, k.value(sealed))).Values[0]
+			if tt.want == "" && got.Sealed == "" || tt.want != "" && got.Error.Type != tt.want.URI() {
+				t.Errorf("%+v", got)
+			}
+		})
+	}
+}
+
+// brittleKeys break over a value.
+type brittleKeys struct{ *unseal.Gate }
+
+func (brittleKeys) Identity(encrypt.KeyID) (age.Identity, bool) { panic(theValue) }
+
+func TestAValueThatBreaksItsReaderHarmsNoOther(t *testing.T) {
+	k := newRekeyed(t, func(s *safe) { s.Keys = brittleKeys{s.Keys.(*unseal.Gate)} })
+	current := must(encrypt.Seal([]byte(theValue), dbIn("shop"), []encrypt.Recipient{k.key.Recipient()}, time.Now()))(t)
+	answer := k.renewed(t, k.post(t, renewToken, k.value(k.stale(t, dbIn("shop"))), k.value(current)))
+	for i, want := range []problem.Type{problem.Unreadable, problem.Current} {
+		if got := answer.Values[i]; got.Error.Type != want.URI() {
+			t.Errorf("value %d: %+v", i, got)
 		}
 	}
 }
