@@ -188,7 +188,7 @@ func (p *dirPlace) WriteRekey(_ context.Context, was *Kept, c Change) error {
 		do     func() error
 	}{
 		{c.Retired != nil, "keeping a retired root key", func() error { return encrypt.ReplaceFile(p.retired, c.Retired, 0o600) }},
-		{c.DropRetired, "destroying the retired root keys", func() error { return remove(p.retired) }},
+		{c.DropRetired, "destroying the retired root keys", p.destroy},
 		{c.Rekey != nil, "recording a re-key", func() error { return encrypt.ReplaceFile(p.rekey, []byte(encodeRecord(c.Rekey)+"\n"), 0o600) }},
 		{c.Key != nil, "keeping the root key", func() error { return encrypt.ReplaceFile(p.keyFile, c.Key, 0o600) }},
 		{c.Rekey == nil, "taking the record of a re-key away", func() error { p.ended = c.ended; return remove(p.rekey) }},
@@ -207,6 +207,16 @@ func (p *dirPlace) WriteRekey(_ context.Context, was *Kept, c Change) error {
 		}
 	}
 	return nil
+}
+
+// destroy removes the retired keys, and what writes that were killed have left of any key.
+func (p *dirPlace) destroy() error {
+	for _, file := range []string{p.keyFile, p.retired} {
+		if err := encrypt.RemoveTemporaries(file); err != nil {
+			return err
+		}
+	}
+	return remove(p.retired)
 }
 
 // syncDir makes the end of a name survive a loss of power.

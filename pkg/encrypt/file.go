@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 )
 
 // ReplaceFile makes path hold data, all at once: whoever reads it, or whatever
@@ -77,13 +78,48 @@ func createNamed(path string, data []byte, perm fs.FileMode) (err error) {
 	return f.Close()
 }
 
+const temporarySuffix = ".tmp"
+
+// temporaryPrefix is how the names of path's temporary files begin. They are no longer than 64 bytes
+// and a few, however long path's is.
+func temporaryPrefix(path string) string {
+	base := filepath.Base(path)
+	return "." + base[:min(len(base), 64)] + "."
+}
+
+// RemoveTemporaries removes what calls of [ReplaceFile] for path that were killed have left beside it.
+// None may be under way.
+func RemoveTemporaries(path string) error {
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target
+	}
+	dir, prefix, size := filepath.Dir(path), temporaryPrefix(path), len(rand.Text())
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	removed := false
+	for _, e := range entries {
+		random, ours := strings.CutPrefix(strings.TrimSuffix(e.Name(), temporarySuffix), prefix)
+		if !ours || len(random) != size || !strings.HasSuffix(e.Name(), temporarySuffix) || !e.Type().IsRegular() {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		removed = true
+	}
+	if !removed {
+		return nil
+	}
+	return syncDir(dir)
+}
+
 // throughTemporary writes data to a file beside path, and renames it. The umask
 // does not count if exact.
 func throughTemporary(path string, data []byte, perm fs.FileMode, exact bool) (err error) {
 	dir := filepath.Dir(path)
-	// The name is no longer than 64 bytes and a few, however long path's is.
-	base := filepath.Base(path)
-	name := filepath.Join(dir, "."+base[:min(len(base), 64)]+"."+rand.Text()+".tmp")
+	name := filepath.Join(dir, temporaryPrefix(path)+rand.Text()+temporarySuffix)
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, perm)
 	if err != nil {
 		return err

@@ -302,3 +302,32 @@ func TestReplaceFileSurvivesSIGKILL(t *testing.T) {
 		}
 	}
 }
+
+func TestTemporariesOfKilledWritesAreRemoved(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "key.txt")
+	random := strings.Repeat("A", 26)
+	left := []string{".key.txt." + random + ".tmp"}
+	stay := []string{"key.txt", ".key.txt.old.tmp", ".key.txt.retired." + random + ".tmp", "key.txt." + random + ".tmp", ".other." + random + ".tmp", ".key.txt." + random}
+	for _, name := range append(left, stay...) {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := ReplaceFile(path, []byte("new"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := RemoveTemporaries(path); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range left {
+		if _, err := os.Lstat(filepath.Join(dir, name)); !os.IsNotExist(err) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, name := range stay {
+		if _, err := os.Lstat(filepath.Join(dir, name)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
