@@ -125,7 +125,7 @@ func (s *Server) rekey(w http.ResponseWriter, r *http.Request, c *call) {
 	}
 	c.object = q.onRecord()
 	switch {
-	case q.do == "archive" && !s.may(w, r, c, onSafe("exportkey")):
+	case q.knowsKey() && !s.may(w, r, c, onSafe("exportkey")):
 		return
 	case q.force && !s.may(w, r, c, onSafe("override")):
 		return

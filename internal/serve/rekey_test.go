@@ -388,6 +388,9 @@ func TestStepsOfARekeyAreRightsOfTheirOwn(t *testing.T) {
 		return send(t, s.client(""), http.MethodPost, s.url+"/v1/rekey", strings.NewReader(body), bearer(adminToken)...)
 	}
 	finish := fmt.Sprintf(`{"do":"finish","from":%q,"to":%q,"archive":"none","force":true}`, r.old.KeyID(), r.fresh.KeyID())
+	// Who gives the key knows it.
+	key := string(must(json.Marshal(string(must(unseal.Generate(true))(t).Text())))(t))
+	given, staged := `{"do":"start","key":`+key+`}`, `{"do":"stage","key":`+key+`}`
 	archive := `{"do":"archive","to":["` + r.fresh.Recipient().String() + `"]}`
 	may := func(rights ...string) {
 		who.set(func(o *operators) {
@@ -406,13 +409,13 @@ func TestStepsOfARekeyAreRightsOfTheirOwn(t *testing.T) {
 	}
 	may("rekey")
 	do(t, s.client(""), http.MethodGet, s.url+"/v1/rekey", bearer(adminToken)...).is(t, problem.Forbidden)
-	for _, body := range []string{finish, archive} {
+	for _, body := range []string{finish, archive, given, staged} {
 		call(body).is(t, problem.Forbidden)
 	}
 	if done := r.calls(); len(done) > 0 {
 		t.Errorf("it did %q", done)
 	}
-	for body, more := range map[string]string{`{"do":"start"}`: "sync", finish: "override", archive: "exportkey"} {
+	for body, more := range map[string]string{`{"do":"start"}`: "sync", finish: "override", archive: "exportkey", given: "exportkey", staged: "exportkey"} {
 		may("rekey", more)
 		if a := call(body); a.StatusCode != http.StatusOK {
 			t.Errorf("%.20s: %s %s", body, a.Status, a.body)

@@ -40,6 +40,10 @@ type rekeyCall struct {
 	force    bool
 }
 
+// knowsKey tells whether the caller has a root key of Safe's after it: one that they give is to be Safe's own, and opens
+// all that is sealed from then on.
+func (q rekeyCall) knowsKey() bool { return q.do == "archive" || q.key != nil }
+
 // onRecord is what the audit log says of it.
 func (q rekeyCall) onRecord() string {
 	var b strings.Builder
