@@ -40,11 +40,11 @@ func TestTheHeadsOfAllSourcesAreRead(t *testing.T) {
 	release := w.spec(func(s *v1alpha1.GitSourceSpec) { s.Ref.Branch = "release" })
 	r := w.lead()
 	w.create(w.spec())
-	w.createAs(w.ns, "release", release)
+	w.awaitApplied(main)
+	w.createAs(w.ns, "release", release) // which has an object that is the other's: that is read all the same
 	w.createAs(w.home, "tagged", w.spec(func(s *v1alpha1.GitSourceSpec) { s.Ref.Tag = "none" }))
 	w.createAs(w.ns, "asleep", w.spec(func(s *v1alpha1.GitSourceSpec) { s.Suspend = true }))
 	w.createAs(w.ns, "secretive", w.spec(func(s *v1alpha1.GitSourceSpec) { s.SecretRef = &v1alpha1.SecretReference{Name: "missing"} }))
-	w.awaitApplied(main)
 	w.wait("all are taken up", func() bool {
 		by, _, err := r.heads()
 		if err != nil {
@@ -65,12 +65,12 @@ func TestTheHeadsOfAllSourcesAreRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{w.ns + ".main a.yaml a", w.ns + ".main b.yaml b", w.ns + ".release a.yaml a"}
-	if !slices.Equal(seen, want) {
+	if seen = slices.Compact(seen); !slices.Equal(seen, want) { // what is applied is visited, too, where it is not the head
 		t.Errorf("visited %q, want %q", seen, want)
 	}
 	for name, why := range map[string]string{
 		w.ns + ".main": "", w.ns + ".release": "", w.home + ".tagged": "no such branch or tag",
-		w.ns + ".asleep": "suspended", w.ns + ".secretive": "missing",
+		w.ns + ".asleep": "suspended", w.ns + ".secretive": "spec.secretRef",
 	} {
 		switch h, ok := by[name]; {
 		case !ok:

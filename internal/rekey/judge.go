@@ -155,8 +155,8 @@ func (k *check) known(v value) bool {
 func (k *check) place(f *finding, n Need) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if f.inGit != nil {
-		return false
+	if f.inGit != nil { // what is at the head and what is applied may be one and the same
+		return f.inGit.File == n.File && f.inGit.Line == n.Line
 	}
 	f.inGit = &n
 	return true
