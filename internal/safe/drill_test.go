@@ -3,6 +3,7 @@ package safe_test
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -357,6 +358,7 @@ func (d *drill) readable(printed string) string {
 
 // agree compares what the page shows with what was printed.
 func (d *drill) agree(shown, printed string) error {
+	same := maps.Clone(d.same)
 	a, b := strings.Split(drillNormal(shown), "\n"), strings.Split(drillNormal(printed), "\n")
 	for i := range max(len(a), len(b)) {
 		switch {
@@ -367,22 +369,23 @@ func (d *drill) agree(shown, printed string) error {
 		case drillKeyID.ReplaceAllString(a[i], "KEY") != drillKeyID.ReplaceAllString(b[i], "KEY"):
 			return fmt.Errorf("line %d is shown as %q, and printed is %q", i+1, a[i], b[i])
 		}
-		if err := d.sameKeys(drillKeyID.FindAllString(a[i], -1), drillKeyID.FindAllString(b[i], -1)); err != nil {
+		if err := sameKeys(same, drillKeyID.FindAllString(a[i], -1), drillKeyID.FindAllString(b[i], -1)); err != nil {
 			return fmt.Errorf("line %d, %q: %w", i+1, b[i], err)
 		}
 	}
+	d.same = same
 	return nil
 }
 
 // sameKeys tells whether key ids differ from those of the page, but stand for the same keys as on the rest of it.
-func (d *drill) sameKeys(shown, printed []string) error {
+func sameKeys(same map[string]string, shown, printed []string) error {
 	for i, id := range shown {
 		id, is := "page "+id[:12], "here "+printed[i][:12]
-		if d.same[id] == "" && d.same[is] == "" {
-			d.same[id], d.same[is] = is, id
+		if same[id] == "" && same[is] == "" {
+			same[id], same[is] = is, id
 		}
-		if d.same[id] != is {
-			return fmt.Errorf("key %s of the page is %s, and now %s", id, d.same[id], is)
+		if same[id] != is {
+			return fmt.Errorf("%s was %s, and now is %s", id, same[id], is)
 		}
 	}
 	return nil
