@@ -54,7 +54,7 @@ FILE takes its name only once it is whole, and is never half of a backup. A
 secret that does not open is backed up as it is stored, and is named.
 
 Exit codes: 0 done; 1 error, and FILE is as it was; 2 written, but some secrets
-could not be opened, which are listed.`,
+could not be opened, which are listed, or those NAMESPACEs have none.`,
 		Example: `  kubectl vsecm backup -o safe.backup --to age1…
 
   # Two namespaces, with a passphrase, which is asked for
@@ -274,7 +274,12 @@ func (o backupOptions) tell(result backup.Result) error {
 	if result.Faults > 0 {
 		note("%s cannot be read by Safe itself, and not in the backup; 'kubectl vsecm status' shows them", counted(result.Faults, "stored object"))
 	}
-	if result.UnreadableCount+result.Older+result.Faults > 0 {
+	// A name that was mistyped would show on the day that the backup is needed.
+	empty := result.Objects == 0 && len(o.namespaces) > 0
+	if empty {
+		note("there is no secret in %s", someOf(o.namespaces))
+	}
+	if result.UnreadableCount+result.Older+result.Faults > 0 || empty {
 		return errSomeLeft
 	}
 	return nil

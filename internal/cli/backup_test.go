@@ -248,6 +248,18 @@ func TestABackupThatCannotBeLeavesNothing(t *testing.T) {
 	v.holds("both.txt", "private.txt")
 }
 
+func TestABackupOfANamespaceThatHasNothingSaysSo(t *testing.T) {
+	v := newVault(t)
+	v.apply(t, "shop", "db", "password", marker)
+	waitFor(t, "the object", func() bool { return v.cache.Objects() == 1 })
+	stdout, stderr := v.backup(exitSomeLeft, "-o", "typo.backup", "--to", v.to(), "-n", "shpo")
+	if stdout != "typo.backup: 0 secrets, 0 values\n" || stderr != "note: there is no secret in shpo\n" {
+		t.Errorf("said %s%s", stdout, stderr)
+	}
+	v.backup(exitOK, "-o", "shop.backup", "--to", v.to(), "-n", "shop")
+	v.holds("typo.backup", "shop.backup")
+}
+
 func TestWhatDoesNotOpenIsBackedUpAsItIsAndNamed(t *testing.T) {
 	v := newVault(t)
 	v.apply(t, "shop", "db", "password", marker)

@@ -163,20 +163,21 @@ func (b *backupFile) keep() error {
 
 // rename takes no other file's name that was not to be replaced.
 func (b *backupFile) rename() error {
-	if !b.replace {
-		switch _, err := os.Lstat(b.path); {
-		case err == nil:
-			return withHint(fmt.Errorf("%s exists by now, and is left as it is", b.path), "name another file, or say --overwrite")
-		case !errors.Is(err, fs.ErrNotExist):
-			return err
+	move := func(from, to string) error {
+		err := moveNew(from, to)
+		if err == nil {
+			os.Remove(from) // it may have both names
 		}
+		return err
+	}
+	if b.replace {
+		move = os.Rename
 	}
 	var err error
-	b.interrupt.end(func() {
-		if err = os.Rename(b.temporary, b.path); err == nil {
-			b.temporary = ""
-		}
-	})
+	b.interrupt.end(func() { err = move(b.temporary, b.path) })
+	if errors.Is(err, fs.ErrExist) {
+		return withHint(fmt.Errorf("%s exists by now, and is left as it is", b.path), "name another file, or say --overwrite")
+	}
 	return err
 }
 
@@ -187,9 +188,7 @@ func (b *backupFile) drop() {
 	}
 	b.interrupt.end(func() {})
 	b.file.Close() // once more does no harm
-	if b.temporary != "" {
-		os.Remove(b.temporary)
-	}
+	os.Remove(b.temporary)
 }
 
 // syncFolder makes a new name in a folder survive a loss of power.

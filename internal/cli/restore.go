@@ -58,6 +58,9 @@ recipients, is unchanged: after an interruption, do it again, and it goes on
 where it was. What is there and newer, or has keys that the backup does not, is
 left, unless you say --overwrite.
 
+Whoever knows a recipient of yours can write a backup for it. Restore what you
+have kept yourself, and nothing that you were sent; --dry-run lists it all.
+
 Exit codes: 0 everything is there; 1 error; 2 some was left, or did not open
 when the backup was made.`,
 		Example: `  # Into the repository, for the recipients that its .vsecm.yaml names

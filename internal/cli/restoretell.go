@@ -79,10 +79,11 @@ func (r *restoring) print(s restoreSummary) error {
 	others := newTable(r.o.streams.Out)
 	others.header([]string{"NAMESPACE", "NAME", "RESULT", "WHY"})
 	for _, said := range s.Secrets {
-		if said.Result == resultRestored || said.Result == resultUnchanged {
+		// What a dry run is for is to see what would be done.
+		if said.Result == resultUnchanged || said.Result == resultRestored && said.Why == "" && !s.DryRun {
 			continue
 		}
-		if err := others.row([]string{said.Namespace, said.Name, said.Result, said.Why}); err != nil {
+		if err := others.row([]string{said.Namespace, said.Name, said.Result, orNone(said.Why)}); err != nil {
 			return err
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -116,7 +117,7 @@ func (r *restoring) one(ctx context.Context, object *backup.Object) (outcome, er
 			return said, nil
 		}
 	}
-	if err := sealAsBefore(d, object.Manifest); err != nil {
+	if err := sealAsBefore(d, object.Manifest, r.o.now()); err != nil {
 		said.Result, said.Why = resultFailed, err.Error()
 		return said, nil
 	}
@@ -124,6 +125,9 @@ func (r *restoring) one(ctx context.Context, object *backup.Object) (outcome, er
 		return r.failed(said, at, err)
 	}
 	said.Result = resultRestored
+	if is.object != nil && !sameSpec(is.object, object.Manifest) {
+		said.Why = "its readers or its delivery are those of the backup, and were others"
+	}
 	if left != "" {
 		said.Result, said.Why = resultLeft, left
 	}
@@ -193,13 +197,18 @@ func theirs(all map[string]string) map[string]string {
 	return kept
 }
 
-// sealAsBefore seals a draft's values with the times that they had in the backup.
-func sealAsBefore(d *draft, was *v1alpha1.EncryptedSecret) error {
+// sealAsBefore seals a draft's values with the times that they had in the backup. What Safe opened when it made the
+// backup fits its place, and was not sealed in the future: what does not fit never came from there, and Safe would
+// refuse it in place of what it serves.
+func sealAsBefore(d *draft, was *v1alpha1.EncryptedSecret, now time.Time) error {
 	d.sealed = make(map[string]string, len(d.values))
 	for _, key := range slices.Sorted(maps.Keys(d.values)) {
 		info, err := encrypt.Inspect(was.Spec.EncryptedData[key])
+		if err == nil {
+			err = info.Check(encrypt.BindingOf(d.object, key), now)
+		}
 		if err != nil {
-			return fmt.Errorf("key %s: %w", key, err)
+			return fmt.Errorf("key %s: in the backup: %w", key, err)
 		}
 		sealed, err := encrypt.Seal(d.values[key], encrypt.BindingOf(d.object, key), d.recipients, info.SealedAt)
 		if err != nil {
