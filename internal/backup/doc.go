@@ -55,6 +55,10 @@ const (
 	// before it.
 	spareIndex    = 1 << 20
 	indexPerEntry = 1 << 10
+	// spareItems and itemsPerEntry are how many fields and items of lists it may have, for each entry and each key: of
+	// three bytes, {}, a hundred are made in memory.
+	spareItems    = 1 << 18
+	itemsPerEntry = 16
 )
 
 // Why an archive is refused, or ends. Every error names the entry.

@@ -68,6 +68,7 @@ type Reader struct {
 	seen    map[string][sha256.Size]byte // every entry so far
 	secrets []readSecret
 	values  int
+	keys    int // of the manifests and of the values
 	summary Summary
 
 	rootKey, retiredKeys []byte
@@ -309,6 +310,10 @@ func (r *Reader) note(o *Object) {
 	}
 	r.secrets = append(r.secrets, s)
 	r.values += len(o.Data)
+	r.keys += len(o.Data)
+	if o.Manifest != nil {
+		r.keys += len(o.Manifest.Spec.EncryptedData)
+	}
 }
 
 // parseManifest reads encryptedsecret.yaml.

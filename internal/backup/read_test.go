@@ -55,6 +55,9 @@ func TestAHostileArchiveIsRefused(t *testing.T) {
 		want error
 		says string
 	}{
+		"many small things in backup.json": {text(5, func(s string) string {
+			return `{"sources":[{}` + strings.Repeat(",{}", 300_000) + "]," + s[1:]
+		}), ErrTooLarge, "entry backup.json: it has many more items"},
 		"of nothing":            {func([]entry) []entry { return nil }, ErrFormat, "no tar"},
 		"foreign":               {func([]entry) []entry { return []entry{plainEntry("README", "x")} }, ErrFormat, "first entry is not FORMAT"},
 		"foreign with a FORMAT": {text(0, func(string) string { return "something else\n" }), ErrFormat, `says "something else"`},

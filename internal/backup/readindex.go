@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,22 @@ import (
 // blockSize is tar's.
 const blockSize = 512
 
+var errManyItems = errors.New("it has many more items than the archive has entries and keys")
+
+// An itemLimit bounds the items of a JSON text by its commas, those in strings included.
+type itemLimit struct {
+	in   io.Reader
+	left int
+}
+
+func (l *itemLimit) Read(p []byte) (int, error) {
+	n, err := l.in.Read(p)
+	if l.left -= bytes.Count(p[:n], []byte{','}); l.left < 0 {
+		return 0, errManyItems
+	}
+	return n, err
+}
+
 // end reads backup.json, holds it against everything that was read, and sees the end of the archive. It returns
 // [io.EOF] where all is well.
 func (r *Reader) end() error {
@@ -21,7 +38,7 @@ func (r *Reader) end() error {
 		return err
 	}
 	var s Summary
-	d := json.NewDecoder(io.LimitReader(r.tar, h.Size))
+	d := json.NewDecoder(&itemLimit{in: io.LimitReader(r.tar, h.Size), left: spareItems + itemsPerEntry*(len(r.seen)+r.keys)})
 	d.DisallowUnknownFields()
 	if err := d.Decode(&s); err != nil {
 		return r.indexFault(err)
@@ -42,6 +59,9 @@ func (r *Reader) end() error {
 func (r *Reader) indexFault(err error) error {
 	if r.plain.err != nil {
 		return damaged("in entry "+indexEntry, r.plain.err)
+	}
+	if errors.Is(err, errManyItems) {
+		return fmt.Errorf("%w: entry %s: %w", ErrTooLarge, indexEntry, err)
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		err = errors.New("it is not whole")
