@@ -77,7 +77,7 @@ func newRekeyTrial(t *testing.T, random *rand.Rand, atMost int) *rekeyTrial {
 	r.applied(0)
 	r.reader = r.workload("db")
 	r.reader.wants(r.values)
-	r.api.Store(&r.at.API)
+	r.tell()
 	return r
 }
 
@@ -111,13 +111,19 @@ func (r *rekeyTrial) pushSecrets() {
 		}
 		text, err := encrypt.MarshalYAML(o)
 		r.must(err)
-		file := fmt.Sprintf("team-%d/secrets-%d.yaml", i%2, i/2)
+		file := fmt.Sprintf("team-%d/secrets-%d.yaml", i%2, i/4)
 		if files[file] != "" {
 			files[file] += "---\n"
 		}
 		files[file] += "# kept as it is\n" + string(text)
 	}
 	r.push(files)
+}
+
+// tell lets the reader know where Safe listens.
+func (r *rekeyTrial) tell() {
+	api := r.at.API
+	r.api.Store(&api)
 }
 
 // reads has a workload read until ctx ends. Whatever it gets is right.
@@ -265,7 +271,7 @@ func (r *rekeyTrial) revive() {
 		return
 	}
 	r.start()
-	r.api.Store(&r.at.API)
+	r.tell()
 }
 
 // kept returns the keys that Safe keeps, the active one first.
