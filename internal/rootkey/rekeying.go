@@ -199,6 +199,9 @@ func (k *Keeper) FinishRekey(ctx context.Context, from, to encrypt.KeyID) error 
 		_, destroyed := k.config.Gate.Held()
 		staged := k.stagedAtAll()
 		destroyed = slices.DeleteFunc(destroyed, func(id encrypt.KeyID) bool { return slices.Contains(staged, id) })
+		if !slices.Contains(destroyed, from) {
+			destroyed = append(destroyed, from) // others may hold it, which this replica was unsealed without
+		}
 		c := Change{DropRetired: !k.config.Memory, ended: &ended{From: from, To: to, Finished: k.config.Now().UTC(), Destroyed: destroyed}}
 		if err := k.config.Place.WriteRekey(ctx, kept, c); err != nil {
 			return fmt.Errorf("finishing a re-key: %w", err)

@@ -231,9 +231,23 @@ func (s *Server) contents(q backupRequest) backup.Contents {
 		c.Faults = st.Unreadable
 	}
 	if q.IncludeRootKey {
-		c.RootKey, c.RetiredKeys = s.Archive.ActiveText(), s.Archive.RetiredText()
+		c.RootKey, c.RetiredKeys = s.rootKeys()
 	}
 	return c
+}
+
+// rootKeys returns the texts of all root keys as of one moment: between the two, a re-key could have made the active
+// one of a key that then is in neither.
+func (s *Server) rootKeys() (active, retired []byte) {
+	for {
+		turn := s.Archive.Turn()
+		active, retired = s.Archive.ActiveText(), s.Archive.RetiredText()
+		if s.Archive.Turn() == turn {
+			return active, retired
+		}
+		clear(active)
+		clear(retired)
+	}
 }
 
 func versionOf(v cache.Stored) backup.Version { return backup.Version{Object: v.Object, ID: v.Version} }

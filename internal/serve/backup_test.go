@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -263,6 +264,32 @@ func (a *archived) failed(t *testing.T) {
 	lines := a.onRecord()
 	if len(lines) < 2 || lines[0].Outcome != audit.Allowed || lines[len(lines)-1].Outcome != audit.Failed {
 		t.Errorf("on record: %+v", lines)
+	}
+}
+
+// A rekeyedOnce has its active key replaced right after that was read for the first time.
+type rekeyedOnce struct {
+	*unseal.Gate
+	once sync.Once
+	then func()
+}
+
+func (r *rekeyedOnce) ActiveText() []byte {
+	text := r.Gate.ActiveText()
+	r.once.Do(r.then)
+	return text
+}
+
+func TestARekeyWhileABackupBeginsLeavesNoKeyOut(t *testing.T) {
+	next := must(unseal.Generate(true))(t)
+	text := next.Text()
+	a := newArchived(t)
+	a.Archive = &rekeyedOnce{Gate: a.gate, then: func() {
+		a.gate.Open(must(unseal.NewKeyring(must(unseal.Parse(text))(t), must(unseal.Parse(a.key.Text()))(t)))(t))
+	}}
+	active, retired := a.rootKeys()
+	if string(active) != string(text) || string(retired) != string(a.key.Text()) {
+		t.Error("a key is missing, or in the place of another")
 	}
 }
 
