@@ -55,8 +55,35 @@ func (c *Controller) ReadHeads(ctx context.Context, visit func(source string, m 
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	// Reading takes minutes. What was created or changed meanwhile was not read.
+	if heads, err = c.unreadSince(ctx, listed, heads); err != nil {
+		return nil, err
+	}
 	if c.currentTerm() != t {
 		return nil, ErrNotLeading
+	}
+	return heads, nil
+}
+
+// unreadSince adds to the heads those of GitSources that are not the ones that were listed.
+func (c *Controller) unreadSince(ctx context.Context, listed []metav1.PartialObjectMetadata, heads []reconcile.Head) ([]reconcile.Head, error) {
+	now, err := c.listSources(ctx)
+	if err != nil {
+		return nil, err
+	}
+	read := make(map[store.Key]int, len(listed))
+	for i, l := range listed {
+		read[store.Key{Namespace: l.Namespace, Name: l.Name}] = i
+	}
+	for _, n := range now {
+		key := store.Key{Namespace: n.Namespace, Name: n.Name}
+		i, known := read[key]
+		switch {
+		case !known:
+			heads = append(heads, reconcile.Head{Source: ownerOf(key), Err: errTakenUp})
+		case listed[i].UID != n.UID || listed[i].Generation != n.Generation:
+			heads[i].Err = errTakenUp
+		}
 	}
 	return heads, nil
 }

@@ -118,6 +118,22 @@ func TestASourceThatWasJustCreatedIsNotMissed(t *testing.T) {
 	})
 }
 
+// Reading takes its time, in which there may come to be others.
+func TestASourceThatIsCreatedWhileOthersAreReadIsNotMissed(t *testing.T) {
+	w := newWorld(t)
+	w.repo.Commit(map[string]string{"a.yaml": w.manifest("a", "k=1")})
+	r := w.lead()
+	w.create(w.spec())
+	w.awaitApplied(w.repo.Head())
+	var once sync.Once
+	heads, err := r.ReadHeads(t.Context(), func(string, encrypt.Manifest) {
+		once.Do(func() { w.createAs(w.ns, "second", w.spec()) })
+	})
+	if err != nil || len(heads) != 2 || heads[0].Err != nil || heads[1].Source != w.ns+".second" || heads[1].Err == nil {
+		t.Errorf("%+v, %v", heads, err)
+	}
+}
+
 func TestWhoDoesNotLeadReadsNoHeads(t *testing.T) {
 	w := newWorld(t)
 	w.repo.Commit(map[string]string{"a.yaml": w.manifest("a", "k=1")})

@@ -2,11 +2,16 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 	"iter"
+	"time"
 
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 	"github.com/vsecm/kubectl-vsecm/pkg/sync"
 )
+
+// ErrNoTime says that a head could not be read in the time that there was for it.
+var ErrNoTime = errors.New("there was not enough time to read it: its repository is slow, or a round of it goes on")
 
 // A Head is what stands in git where a source's branch, tag or commit is.
 type Head struct {
@@ -30,16 +35,30 @@ type Head struct {
 // manifests of that are visited, too, for they are what is put back when others
 // change an object. Nothing is written, and what the source knows stays as it is.
 //
-// While it goes on there is no round: visit is not to take longer than it must. [Head.Err] is one of
-// [sync.Mirror.Fetch], of limits, [ErrSealed], [ErrPanic], or ctx's.
+// While it goes on there is no round: visit is not to take longer than it must. It has half of the time that is left
+// until ctx ends, if it ends at a time: one repository that never answers keeps nobody from hearing of the others.
+// [Head.Err] is one of [sync.Mirror.Fetch], of limits, [ErrNoTime], [ErrSealed], [ErrPanic], or ctx's.
 func (s *Source) ReadHead(ctx context.Context, visit func(encrypt.Manifest)) Head {
 	head := Head{Source: s.config.Name}
-	if head.Err = s.round.lockUntil(ctx); head.Err != nil {
-		return head
+	reading := ctx
+	if deadline, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		reading, cancel = context.WithTimeoutCause(ctx, time.Until(deadline)/2, ErrNoTime)
+		defer cancel()
+	}
+	head.Err = s.readHeadIn(reading, &head, visit)
+	if head.Err != nil && errors.Is(context.Cause(reading), ErrNoTime) {
+		head.Err = ErrNoTime
+	}
+	return head
+}
+
+func (s *Source) readHeadIn(ctx context.Context, head *Head, visit func(encrypt.Manifest)) error {
+	if err := s.round.lockUntil(ctx); err != nil {
+		return err
 	}
 	defer s.round.Unlock()
-	head.Err = s.readHead(ctx, &head, visit)
-	return head
+	return s.readHead(ctx, head, visit)
 }
 
 func (s *Source) readHead(ctx context.Context, head *Head, visit func(encrypt.Manifest)) (err error) {

@@ -256,6 +256,30 @@ func TestAHeadAndARoundTakeTurns(t *testing.T) {
 	e.wantStored("shop/a{k=1}")
 }
 
+// A repository that drags on keeps nobody from hearing so: those who read others have time left.
+func TestAHeadThatTakesTooLongLeavesTimeForOthers(t *testing.T) {
+	e := newEnv(t)
+	e.commit(map[string]string{"a.yaml": e.seal("shop", "a", "k=1")})
+	writing, done := make(chan struct{}), make(chan struct{})
+	e.spy.apply = func(store.Key) error {
+		close(writing)
+		<-done
+		return nil
+	}
+	round := make(chan error, 1)
+	go func() { round <- e.source.Sync(t.Context()) }()
+	<-writing
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if head := e.source.ReadHead(ctx, func(encrypt.Manifest) {}); !errors.Is(head.Err, reconcile.ErrNoTime) || errors.Is(head.Err, context.DeadlineExceeded) || ctx.Err() != nil {
+		t.Errorf("%v, and after it %v", head.Err, ctx.Err())
+	}
+	close(done)
+	if err := <-round; err != nil {
+		t.Error(err)
+	}
+}
+
 // What a head shows counts as git has it, and not as what stands for it.
 func TestAHeadIsOfGitAndNotOfTheStore(t *testing.T) {
 	e := newEnv(t)
