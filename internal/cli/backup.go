@@ -156,8 +156,8 @@ func (o backupOptions) recipients() ([]string, error) {
 	return texts, nil
 }
 
-// request returns the body of the call, the caller's to wipe.
-func (o backupOptions) request() ([]byte, error) {
+// request returns the body of the call, the caller's to wipe, and for how many recipients the backup is to be.
+func (o backupOptions) request() (body []byte, recipients int, err error) {
 	var q struct {
 		Recipients     []string `json:"recipients,omitempty"`
 		Passphrase     string   `json:"passphrase,omitempty"`
@@ -166,24 +166,25 @@ func (o backupOptions) request() ([]byte, error) {
 	}
 	q.Namespaces, q.IncludeRootKey = o.namespaces, o.includeRootKey
 	if !o.passphrase {
-		var err error
 		if q.Recipients, err = o.recipients(); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
-		return json.Marshal(q)
+		body, err = json.Marshal(q)
+		return body, len(q.Recipients), err
 	}
 	t, done, err := anyTerminal(o.streams)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	defer done()
 	passphrase, err := t.askPassphrase()
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	defer clear(passphrase)
 	q.Passphrase = string(passphrase)
-	return json.Marshal(q)
+	body, err = json.Marshal(q)
+	return body, 1, err
 }
 
 // askPassphrase asks for a new one, twice.
@@ -220,7 +221,7 @@ func runBackup(ctx context.Context, o backupOptions) error {
 	if err := o.check(); err != nil {
 		return err
 	}
-	body, err := o.request()
+	body, recipients, err := o.request()
 	defer clear(body)
 	if err != nil {
 		return err
@@ -235,7 +236,7 @@ func runBackup(ctx context.Context, o backupOptions) error {
 		return err
 	}
 	defer all.close()
-	out, err := o.create()
+	out, err := o.create(recipients)
 	if err != nil {
 		return err
 	}

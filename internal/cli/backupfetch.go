@@ -18,8 +18,6 @@ import (
 	"runtime"
 	"syscall"
 
-	"filippo.io/age"
-
 	"github.com/vsecm/kubectl-vsecm/internal/backup"
 	"github.com/vsecm/kubectl-vsecm/internal/problem"
 )
@@ -100,6 +98,9 @@ type backupFile struct {
 	file      *os.File
 	interrupt *interruption
 
+	passphrase bool // or else, for how many recipients it is to be
+	recipients int
+
 	sum     hash.Hash
 	head    bytes.Buffer // the beginning
 	written int64
@@ -109,9 +110,9 @@ type backupFile struct {
 // maxHead is how much of a backup's beginning is kept: more than an age header has.
 const maxHead = 128 << 10
 
-// create makes the file. It is dropped unless it is kept.
-func (o backupOptions) create() (*backupFile, error) {
-	b := &backupFile{sum: sha256.New(), out: o.streams.Out}
+// create makes the file of a backup for so many recipients, a passphrase being one. It is dropped unless it is kept.
+func (o backupOptions) create(recipients int) (*backupFile, error) {
+	b := &backupFile{sum: sha256.New(), out: o.streams.Out, passphrase: o.passphrase, recipients: recipients}
 	if o.file == "-" {
 		return b, nil
 	}
@@ -143,8 +144,8 @@ func (b *backupFile) Write(p []byte) (int, error) {
 
 // keep gives the file its name.
 func (b *backupFile) keep() error {
-	if _, err := age.ExtractHeader(bytes.NewReader(b.head.Bytes())); err != nil {
-		return errors.New("what Safe sent is no age file")
+	if err := madeFor(b.head.Bytes(), b.passphrase, b.recipients); err != nil {
+		return err
 	}
 	if b.file == nil {
 		return nil

@@ -223,6 +223,32 @@ type archiveHeader struct {
 	size       int64 // of what is inside, by the file's length
 }
 
+// openers counts whom an age file, of which this is the header, is for. Who they are it does not say.
+func openers(header []byte) (passphrase bool, recipients int) {
+	for line := range strings.Lines(string(header)) {
+		if kind, found := strings.CutPrefix(line, "-> "); found {
+			kind, _, _ = strings.Cut(kind, " ")
+			passphrase = passphrase || kind == "scrypt"
+			if slices.Contains([]string{"X25519", "mlkem768x25519", "scrypt"}, kind) {
+				recipients++
+			}
+		}
+	}
+	return passphrase, recipients
+}
+
+// madeFor tells whether an age file that begins so is for a passphrase, or for so many recipients and nobody else.
+func madeFor(start []byte, passphrase bool, recipients int) error {
+	header, err := age.ExtractHeader(bytes.NewReader(start))
+	if err != nil {
+		return errors.New("what Safe sent is no age file")
+	}
+	if p, n := openers(header); p != passphrase || n != recipients {
+		return errors.New("what Safe sent is not for whom it was to be")
+	}
+	return nil
+}
+
 // readArchiveHeader reads the age header of a backup, and tells whether its length is one that it can have.
 func readArchiveHeader(a *archive) (h archiveHeader, err error) {
 	info, err := a.file.Stat()
@@ -234,15 +260,7 @@ func readArchiveHeader(a *archive) (h archiveHeader, err error) {
 	if err != nil {
 		return h, noAge
 	}
-	for line := range strings.Lines(string(header)) {
-		if kind, found := strings.CutPrefix(line, "-> "); found {
-			kind, _, _ = strings.Cut(kind, " ")
-			h.passphrase = h.passphrase || kind == "scrypt"
-			if slices.Contains([]string{"X25519", "mlkem768x25519", "scrypt"}, kind) {
-				h.recipients++
-			}
-		}
-	}
+	h.passphrase, h.recipients = openers(header)
 	// A nonce, and chunks of 64 KiB with a tag each.
 	const nonce, chunk, tag = 16, 64 << 10, 16
 	payload := info.Size() - int64(len(header)) - nonce

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"strconv"
 	"sync"
 	"time"
 
@@ -25,14 +26,27 @@ func newBar(streams genericiooptions.IOStreams, what string, pieces int) *bar {
 	if !isTerminal(streams.ErrOut) {
 		return nil
 	}
+	width, times := barFits(columnsOf(streams), what, pieces)
 	return &bar{start: time.Now(), shown: progressbar.NewOptions(pieces,
 		progressbar.OptionSetWriter(streams.ErrOut),
 		progressbar.OptionSetDescription(what),
-		progressbar.OptionSetWidth(20),
+		progressbar.OptionSetWidth(width),
+		progressbar.OptionSetPredictTime(times),
+		progressbar.OptionSetElapsedTime(times),
 		progressbar.OptionShowCount(),
 		progressbar.OptionThrottle(100*time.Millisecond),
 		progressbar.OptionClearOnFinish(),
 	)}
+}
+
+// barFits returns how wide the bar itself may be in a line of so many columns, and whether there is room for the times.
+func barFits(columns int, what string, pieces int) (width int, times bool) {
+	const most, spent = 20, len(" [59m59s:59m59s]")
+	room := columns - 1 - len(what) - len(" 100% || (/)") - 2*len(strconv.Itoa(pieces))
+	if times = room >= most+spent; times {
+		room -= spent
+	}
+	return max(1, min(room, most)), times
 }
 
 // add says that more is done.

@@ -90,6 +90,9 @@ func (a *keyArchive) write(ctx context.Context, f *fleet, now rekeyRecord, errOu
 	if !slices.Contains(answer.KeyIDs, now.From) || !isAgeFile(answer.Archive) {
 		return "", fmt.Errorf("archiving the old key: what Safe sent does not hold key %s", now.From)
 	}
+	if err := madeFor(answer.Archive, false, len(texts)); err != nil {
+		return "", fmt.Errorf("archiving the old key: %w", err)
+	}
 	kept, err := a.keep()
 	if err != nil {
 		return "", err

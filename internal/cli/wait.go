@@ -3,9 +3,11 @@ package cli
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
+	"golang.org/x/term"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 )
 
@@ -32,16 +34,33 @@ func poll(ctx context.Context, done func() (bool, error)) error {
 	}
 }
 
+// columnsOf returns how wide the terminal is that standard error is. What is wider than it would begin a new line each
+// time that it is written anew.
+func columnsOf(streams genericiooptions.IOStreams) int {
+	if f, ok := streams.ErrOut.(*os.File); ok {
+		if columns, _, err := term.GetSize(int(f.Fd())); err == nil && columns > 0 {
+			return columns
+		}
+	}
+	return 80
+}
+
+// clipped returns text of so many characters at most, of 60 in any case and 10 at least.
+func clipped(text string, most int) string {
+	most = max(10, min(most, 60))
+	if letters := []rune(text); len(letters) > most {
+		return string(letters[:most-1]) + "…"
+	}
+	return text
+}
+
 // tellWaiting tells a person at a terminal what is waited for, once it takes longer than a
 // second, until the function that it returns is called.
 func tellWaiting(streams genericiooptions.IOStreams, what string) (stop func()) {
 	if !isTerminal(streams.ErrOut) {
 		return func() {}
 	}
-	what = visible(what)
-	if letters := []rune(what); len(letters) > 60 {
-		what = string(letters[:59]) + "…"
-	}
+	what = clipped(visible(what), columnsOf(streams)-len(" (59m59s) "))
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
