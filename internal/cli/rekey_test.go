@@ -566,3 +566,20 @@ func TestFinishEndsWhatDestroyedTheKeyAlready(t *testing.T) {
 		t.Error("the re-key is still under way")
 	}
 }
+
+// Replicas that keep their keys in memory and were all unsealed without the old one have not destroyed it.
+func TestAnArchiveThatWasAskedForIsNotLeftOut(t *testing.T) {
+	t.Chdir(t.TempDir())
+	old, own := newKey(t), newKey(t)
+	p := newTwins(t, true, old, "a")
+	t.Setenv(safeVariable, p.sockets())
+	r := rekeyer{t, p, []*unseal.RootKey{old, own}}
+	r.run(exitOK, "start", "--no-backup", "--root-key", keyFile(t, own))
+	p.on(func(r *twin) { clear(r.others) })
+	_, stderr := r.run(exitError, "finish", "--archive", "old.age", "--archive-to", newArchivist(t).to())
+	says(t, stderr, "no replica holds root key "+string(old.KeyID()), "nothing was destroyed", "hint: give it to one of them")
+	if p.now() == nil {
+		t.Error("the re-key is over")
+	}
+	r.run(exitOK, "finish", "--no-archive")
+}

@@ -181,6 +181,10 @@ func (o rekeyFinishOptions) destroy(ctx context.Context, f *fleet, now rekeyReco
 	f.renew()
 	archived := noArchive
 	if !o.noArchive && f.nothingRetired() {
+		if f.memory() { // nothing has destroyed it there: they were unsealed without it
+			return withHint(fmt.Errorf("no replica holds root key %s, which was to be archived; nothing was destroyed", now.From),
+				"give it to one of them with 'kubectl vsecm unseal'; or, where it is kept already or gone for good, say --no-archive")
+		}
 		// Where keys are in files, a Safe that died between the last two steps has destroyed the key already.
 		fmt.Fprintf(o.streams.ErrOut, "note: Safe does not hold root key %s any more: an attempt that did not end has destroyed it, and there is nothing left to archive\n", now.From)
 	} else if !o.noArchive {
