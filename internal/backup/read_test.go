@@ -196,11 +196,6 @@ func TestAnArchiveThatIsPaddedIsRefused(t *testing.T) {
 	}
 }
 
-// zeros is a text without an end.
-type zeros struct{}
-
-func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
-
 // endless returns an archive that write goes on writing until nobody reads.
 func (r *rig) endless(t testing.TB, write func(*tar.Writer) error) io.Reader {
 	out, in := io.Pipe()

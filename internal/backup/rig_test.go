@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -194,22 +193,6 @@ func sameData(t testing.TB, got map[string][]byte, want map[string]string) {
 			t.Errorf("key %s: %d bytes, not the %d that were sealed", key, len(data), len(value))
 		}
 	}
-}
-
-func namesOf(entries []entry) (names []string) {
-	for _, e := range entries {
-		names = append(names, e.Name)
-	}
-	return names
-}
-
-func indexOf(t testing.TB, entries []entry, name string) int {
-	t.Helper()
-	i := slices.Index(namesOf(entries), name)
-	if i < 0 {
-		t.Fatalf("no entry %s", name)
-	}
-	return i
 }
 
 // tempFile returns a file of the test's with this text.

@@ -14,7 +14,7 @@ import (
 
 var (
 	// ErrSealed says that Safe is sealed, so that nothing of a re-key can be done.
-	ErrSealed = errors.New("Safe is sealed")
+	ErrSealed = errors.New("sealed, so that nothing of a re-key can be done")
 	// ErrNoRekey says that no re-key is under way.
 	ErrNoRekey = errors.New("no re-key is under way")
 	// ErrRekeying says that another re-key is under way: errors.As finds a
