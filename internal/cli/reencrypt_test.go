@@ -123,11 +123,11 @@ func openable(t *testing.T, want int, keys ...*unseal.RootKey) (byLast int) {
 func TestReencryptThroughSafe(t *testing.T) {
 	s := newRekeyedSafe(t, 60, 4)
 	t.Setenv(safeVariable, s.socket)
-	code, stdout, stderr := run(t, "", "reencrypt", "--check", "manifests")
+	code, _, stderr := run(t, "", "reencrypt", "--check", "manifests")
 	if code != exitError || !strings.Contains(stderr, "stale values: 240, in files: 60") {
 		t.Errorf("--check: %d: %s", code, stderr)
 	}
-	code, stdout, stderr = run(t, "", "reencrypt", "manifests")
+	code, stdout, stderr := run(t, "", "reencrypt", "manifests")
 	if code != exitOK || stdout != "" || stderr != "sealed anew: 240 values, in files: 60\n" {
 		t.Errorf("exit code %d: %s%s", code, stdout, stderr)
 	}

@@ -99,7 +99,7 @@ func (h *heldObject) read(ctx context.Context) (*v1alpha1.EncryptedSecret, *encr
 // no person's.
 func otherManagers(fields []metav1.ManagedFieldsEntry) (others []string) {
 	for _, f := range fields {
-		if f.Subresource != "" || f.FieldsV1 == nil || !strings.Contains(string(f.FieldsV1.Raw), `"f:spec"`) {
+		if f.Subresource != "" || f.FieldsV1 == nil || !strings.Contains(f.FieldsV1.GetRawString(), `"f:spec"`) {
 			continue
 		}
 		if !slices.Contains(ownManagers, f.Manager) && !slices.Contains(others, f.Manager) {

@@ -111,7 +111,7 @@ func (o rekeyStatusOptions) check(ctx context.Context, f *fleet) (*rekeyReport, 
 		return nil, err
 	}
 	if answer.Report == nil {
-		return nil, errors.New("Safe answered without a report")
+		return nil, errors.New("the answer of Safe has no report")
 	}
 	return answer.Report, nil
 }

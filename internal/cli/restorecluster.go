@@ -87,7 +87,7 @@ func (c *clusterDestination) checkRecipients(ctx context.Context, places []place
 			opens = opens || string(r.KeyID()) == own
 		}
 		if own != "" && !opens && !c.o.recipients.explicit() {
-			return withHint(fmt.Errorf("Safe of %s could not open %s: its key %s is not among those that %s names", c.cluster, at, own, encrypt.ProjectFile),
+			return withHint(fmt.Errorf("the Safe of %s could not open %s: its key %s is not among those that %s names", c.cluster, at, own, encrypt.ProjectFile),
 				"is this the right cluster? See --context; if it is, name its key with --recipient: 'kubectl vsecm recipient' prints it")
 		}
 	}
