@@ -37,8 +37,11 @@ func (f *recipientFlags) addTo(cmd *cobra.Command) {
 // explicit tells whether it is the caller who says whom to seal to, and not the
 // project file, which others may write to.
 func (f *recipientFlags) explicit() bool {
-	return len(f.recipients)+len(f.files) > 0 || strings.TrimSpace(os.Getenv(recipientsVariable)) != ""
+	return f.flagged() || strings.TrimSpace(os.Getenv(recipientsVariable)) != ""
 }
+
+// flagged tells whether they do so in this very call.
+func (f *recipientFlags) flagged() bool { return len(f.recipients)+len(f.files) > 0 }
 
 // agrees tells whether recipients of the project file open one of the values that an
 // object has, which stands at place. Whoever may push may have added one of their own: that is to be

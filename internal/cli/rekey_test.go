@@ -99,7 +99,7 @@ func TestARekeyGoesStepByStepAndEachStepIsRepeated(t *testing.T) {
 	says(t, stdout, "No re-key is under way.", "a", "sealed", short(string(old.KeyID())))
 	r.run(exitError, "abort")
 	stdout, _ = r.run(exitOK, archive...)
-	says(t, stdout, "no re-key is under way: there is no old root key to destroy")
+	says(t, stdout, "no re-key is under way: there is no old root key to destroy; "+string(old.KeyID())+" is the active one\n")
 
 	for range 2 {
 		stdout, stderr := r.run(exitOK, "start", "--no-backup")

@@ -122,7 +122,8 @@ func (o rekeyFinishOptions) nothing(f *fleet) error {
 	if err := errors.Join(f.errs...); err != nil {
 		return err
 	}
-	fmt.Fprintln(o.streams.Out, "no re-key is under way: there is no old root key to destroy")
+	// Its id tells whoever asks the Safe of another cluster than the one that they mean.
+	fmt.Fprintf(o.streams.Out, "no re-key is under way: there is no old root key to destroy; %s is the active one\n", f.keys[f.unsealed()[0]].Active.KeyID)
 	return nil
 }
 

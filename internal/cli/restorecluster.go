@@ -86,8 +86,12 @@ func (c *clusterDestination) checkRecipients(ctx context.Context, places []place
 		for _, r := range recipients {
 			opens = opens || string(r.KeyID()) == own
 		}
-		if own != "" && !opens && !c.o.recipients.explicit() {
-			return withHint(fmt.Errorf("the Safe of %s could not open %s: its key %s is not among those that %s names", c.cluster, at, own, encrypt.ProjectFile),
+		if own != "" && !opens && !c.o.recipients.flagged() {
+			by := encrypt.ProjectFile
+			if c.o.recipients.explicit() {
+				by = "$" + recipientsVariable // which may have been set for another cluster, long ago
+			}
+			return withHint(fmt.Errorf("the Safe of %s could not open %s: its key %s is not among those that %s names", c.cluster, at, own, by),
 				"is this the right cluster? See --context; if it is, name its key with --recipient: 'kubectl vsecm recipient' prints it")
 		}
 	}

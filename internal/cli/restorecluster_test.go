@@ -126,6 +126,12 @@ func TestRestoreSeesFirstThatTheClusterCanTakeIt(t *testing.T) {
 		t.Errorf("with another cluster's project file: exit code %d: %s%s", code, stdout, stderr)
 	}
 	check(t, os.Remove(".vsecm.yaml"))
+	t.Setenv(recipientsVariable, newKey(t).Recipient().String())
+	code, stdout, stderr = w.vsecm(w.cp.Kubeconfig(), "", "restore", "safe.backup", "-i", backupKey, "--apply", "-n", "restored-ready")
+	if code != exitError || stdout != "" || !strings.Contains(stderr, "is not among those that $VSECM_RECIPIENTS names") {
+		t.Errorf("with another cluster's recipient in the environment: exit code %d: %s%s", code, stdout, stderr)
+	}
+	t.Setenv(recipientsVariable, "")
 	w.publish(nil)
 	code, stdout, stderr = w.vsecm(w.cp.Kubeconfig(), "", "restore", "safe.backup", "-i", backupKey, "--apply", "-n", "restored-ready")
 	if code != exitError || stdout != "" || !strings.Contains(stderr, "there is no root key yet") {
