@@ -43,6 +43,9 @@ func (o rekeyAbortOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if now := answer.Rekey; now.From == "" || now.To == "" || !isKeyID(string(now.From)) || !isKeyID(string(now.To)) {
+		return errors.New("what Safe answered makes no sense: see 'kubectl vsecm rekey status'")
+	}
 	behind := f.follow(ctx, o.follow, activeIs(f, answer.Rekey.To))
 	f.tellSealed(o.streams.ErrOut)
 	o.safe.tellMissed(o.streams.ErrOut, all, all.shown())

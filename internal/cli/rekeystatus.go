@@ -191,7 +191,7 @@ const noSource = "<none>"
 // print shows what needs which key: counts by source, then each.
 func (r *rekeyReport) print(w io.Writer) error {
 	if !r.blocked() {
-		fmt.Fprintf(w, "Nothing needs another key than %s, which opens all %d values.\n", short(string(r.KeyID)), r.Opened)
+		fmt.Fprintf(w, "Nothing needs another key than %s, which opens all %d values.\n", visible(short(string(r.KeyID))), r.Opened)
 		return r.printUnreadable(w)
 	}
 	t := newTable(w)
