@@ -11,6 +11,7 @@ import (
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
 	"github.com/vsecm/kubectl-vsecm/internal/problem"
+	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
 
 // noArchive is what Safe is told where the old key is not to be archived.
@@ -236,7 +237,23 @@ func (o rekeyFinishOptions) destroy(ctx context.Context, f *fleet, now rekeyReco
 	f.tellSealed(o.streams.ErrOut)
 	o.safe.tellMissed(o.streams.ErrOut, f.all, f.all.shown())
 	fmt.Fprintf(o.streams.Out, "root key %s is destroyed; %s is the only one\n", now.From, now.To)
+	o.noteProject(now)
 	return errors.Join(append(behind, f.errs...)...)
+}
+
+// noteProject warns of a project file here that has new values sealed to a key that nobody has any more.
+func (o rekeyFinishOptions) noteProject(now rekeyRecord) {
+	p, err := findProject()
+	if err != nil {
+		return // whatever is wrong with it, the key is destroyed
+	}
+	byRule, _ := p.recipientsByRule()
+	for _, rs := range byRule {
+		if slices.ContainsFunc(rs, func(r encrypt.Recipient) bool { return r.KeyID() == now.From }) {
+			fmt.Fprintf(o.streams.ErrOut, "note: %s names the recipient of the key that is destroyed still: what is sealed to it from now on opens nowhere\n", encrypt.ProjectFile)
+			return
+		}
+	}
 }
 
 // nothingRetired tells whether no replica that can be asked holds another key than the active one.
