@@ -153,7 +153,7 @@ func RunInCluster(ctx context.Context, c ClusterConfig, log *slog.Logger, auditL
 		Metrics:     metrics,
 		Status:      func() serve.Status { return clusterStatus(c, objects, leading) },
 		Sync:        leading.sync,
-		Rekey:       rekeyingInCluster(keeper, gate, objects, leading.sources),
+		Rekey:       rekeyingInCluster(keeper, gate, objects, secrets, leading.sources),
 
 		Hooks:              hooks.New(leading.sources, log, metrics),
 		WebhookCertificate: c.Webhooks.Certificate,

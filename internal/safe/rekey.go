@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
+	"github.com/vsecm/kubectl-vsecm/internal/cache"
 	"github.com/vsecm/kubectl-vsecm/internal/gitsource"
 	"github.com/vsecm/kubectl-vsecm/internal/kubestore"
 	"github.com/vsecm/kubectl-vsecm/internal/reconcile"
@@ -45,7 +49,7 @@ func (r rekeying) Check(ctx context.Context) (rekey.Report, error) {
 }
 
 // rekeyingInCluster looks through the objects and the GitSources of a cluster, where this replica leads.
-func rekeyingInCluster(keeper *rootkey.Keeper, gate *unseal.Gate, objects *kubestore.Store, sources *gitsource.Controller) rekeying {
+func rekeyingInCluster(keeper *rootkey.Keeper, gate *unseal.Gate, objects *kubestore.Store, secrets *cache.Cache, sources *gitsource.Controller) rekeying {
 	return rekeying{keeper, gate, rekey.New(rekey.Config{
 		Keys: gate, Heads: sources.ReadHeads, Going: goingBy(keeper),
 		Stored: func(ctx context.Context) ([]*v1alpha1.EncryptedSecret, []rekey.Need, error) {
@@ -58,13 +62,13 @@ func rekeyingInCluster(keeper *rootkey.Keeper, gate *unseal.Gate, objects *kubes
 			for _, f := range objects.Faults() {
 				faults = append(faults, rekey.Need{Namespace: f.Key.Namespace, Name: f.Key.Name, Why: cannotTell(f.Err)})
 			}
-			return all, faults, err
+			return all, append(faults, servedBefore(secrets, gate)...), err
 		},
 	})}
 }
 
 // rekeyingHere looks through the objects of a directory, and the sources that are configured.
-func rekeyingHere(keeper *rootkey.Keeper, gate *unseal.Gate, objects *store.Dir, sources []*reconcile.Source) rekeying {
+func rekeyingHere(keeper *rootkey.Keeper, gate *unseal.Gate, objects *store.Dir, secrets *cache.Cache, sources []*reconcile.Source) rekeying {
 	return rekeying{keeper, gate, rekey.New(rekey.Config{
 		Keys: gate, Going: goingBy(keeper),
 		Heads: func(ctx context.Context, visit func(string, encrypt.Manifest)) ([]reconcile.Head, error) {
@@ -76,9 +80,42 @@ func rekeyingHere(keeper *rootkey.Keeper, gate *unseal.Gate, objects *store.Dir,
 			for _, f := range objects.Faults() {
 				faults = append(faults, rekey.Need{File: f.Path, Why: cannotTell(f.Err)})
 			}
-			return all, faults, err
+			return all, append(faults, servedBefore(secrets, gate)...), err
 		},
 	})}
+}
+
+// servedBefore returns the values that are served from the last good version of an object, whose newest one does not
+// open, and that the active key does not open alone. Nothing else has them.
+func servedBefore(secrets *cache.Cache, gate *unseal.Gate) []rekey.Need {
+	active, _ := gate.Held()
+	alone := gate.Alone(active)
+	var needs []rekey.Need
+	for _, i := range secrets.Snapshot() {
+		before := i.Before.Object
+		if before == nil || firstClosed(i.Newest.Object, gate) == "" {
+			continue
+		}
+		if key := firstClosed(before, alone); key != "" {
+			needs = append(needs, rekey.Need{
+				Source: before.Labels[v1alpha1.LabelSource], Namespace: before.Namespace, Name: before.Name, Key: key,
+				Why: "what stands there now does not open, and the version from before, which is still served, needs another key: repair the object, or delete it",
+			})
+		}
+	}
+	return needs
+}
+
+// firstClosed returns the first key of an object whose value does not open; empty if all do.
+func firstClosed(o *v1alpha1.EncryptedSecret, keys encrypt.Keys) string {
+	for _, key := range slices.Sorted(maps.Keys(o.Spec.EncryptedData)) {
+		value, err := encrypt.Open(o.Spec.EncryptedData[key], encrypt.BindingOf(o, key), keys, time.Now())
+		clear(value)
+		if err != nil {
+			return key
+		}
+	}
+	return ""
 }
 
 // goingBy tells which key a re-key that is under way is to destroy.

@@ -109,7 +109,7 @@ func Run(ctx context.Context, cfg *config.Config, mode RootKey, log *slog.Logger
 	server, err := newServer(serverParts{
 		self: self, secrets: secrets, keeper: keeper, keys: gate, auditor: auditor,
 		log: log, metrics: metrics, sources: sources, objects: objects,
-		rekey: rekeyingHere(keeper, gate, objects, sources),
+		rekey: rekeyingHere(keeper, gate, objects, secrets, sources),
 	})
 	if err != nil {
 		return err
