@@ -142,7 +142,7 @@ func (p *programs) reencrypt(ctx context.Context, runs, n int) ([]row, error) {
 		start := time.Now()
 		out, err := cmd.CombinedOutput()
 		took := time.Since(start)
-		if want := fmt.Sprintf("sealed anew: %d values, in files: %d", n, n); err != nil || !strings.Contains(string(out), want) {
+		if want := fmt.Sprintf("sealed anew: values: %d, files: %d", n, n); err != nil || !strings.Contains(string(out), want) {
 			return nil, fmt.Errorf("kubectl-vsecm reencrypt: %w: %s", err, out)
 		}
 		ours = append(ours, duration(took))

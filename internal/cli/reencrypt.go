@@ -321,7 +321,7 @@ func (o *reencryptOptions) tell(t *tally, failed error) error {
 	if err := o.print(t.left); err != nil {
 		return err
 	}
-	summary := fmt.Sprintf("sealed anew: %d values, in %s: %d", t.values, o.unit(), t.holdings)
+	summary := fmt.Sprintf("sealed anew: values: %d, %s: %d", t.values, o.unit(), t.holdings)
 	if len(t.left) > 0 {
 		summary += fmt.Sprintf("; left: %d", len(t.left))
 	}

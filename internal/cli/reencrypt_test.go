@@ -128,7 +128,7 @@ func TestReencryptThroughSafe(t *testing.T) {
 		t.Errorf("--check: %d: %s", code, stderr)
 	}
 	code, stdout, stderr := run(t, "", "reencrypt", "manifests")
-	if code != exitOK || stdout != "" || stderr != "sealed anew: 240 values, in files: 60\n" {
+	if code != exitOK || stdout != "" || stderr != "sealed anew: values: 240, files: 60\n" {
 		t.Errorf("exit code %d: %s%s", code, stdout, stderr)
 	}
 	openable(t, 240, s.active)
@@ -146,7 +146,7 @@ func TestReencryptOfAThousandValuesInOneFile(t *testing.T) {
 	check(t, err)
 	s := rekeySafe(t, old, 1, 1000)
 	t.Setenv(safeVariable, s.socket)
-	if code, stdout, stderr := run(t, "", "reencrypt", "manifests/f0.yaml"); code != exitOK || stderr != "sealed anew: 1000 values, in files: 1\n" {
+	if code, stdout, stderr := run(t, "", "reencrypt", "manifests/f0.yaml"); code != exitOK || stderr != "sealed anew: values: 1000, files: 1\n" {
 		t.Errorf("exit code %d: %s%s", code, stdout, stderr)
 	}
 	openable(t, 1000, s.active)
@@ -195,7 +195,7 @@ func TestReencryptGoesOnWithoutAReplicaThatHangs(t *testing.T) {
 	})
 	// Long enough for the other one on a busy machine.
 	code, stdout, stderr := run(t, "", "reencrypt", "manifests", "--safe", hanging+","+s.socket, "--request-timeout", "15s")
-	if code != exitOK || stderr != "sealed anew: 600 values, in files: 120\n" || hung.Load() == 0 {
+	if code != exitOK || stderr != "sealed anew: values: 600, files: 120\n" || hung.Load() == 0 {
 		t.Errorf("exit code %d, %d calls hung: %s%s", code, hung.Load(), stdout, stderr)
 	}
 	openable(t, 600, s.active)
@@ -239,7 +239,7 @@ func TestReencryptThatLosesSafeGoesOnWhenItIsDoneAgain(t *testing.T) {
 		t.Errorf("%d values are sealed anew", done)
 	}
 	code, _, stderr = run(t, "", "reencrypt", "manifests", "--safe", s.socket)
-	if want := fmt.Sprintf("sealed anew: %d values, in files: %d\n", 600-done, (600-done)/5); code != exitOK || stderr != want {
+	if want := fmt.Sprintf("sealed anew: values: %d, files: %d\n", 600-done, (600-done)/5); code != exitOK || stderr != want {
 		t.Errorf("again: exit code %d: %s, want %s", code, stderr, want)
 	}
 	openable(t, 600, s.active)
@@ -297,8 +297,8 @@ func TestReencryptLeavesWhatIsChangedMeanwhile(t *testing.T) {
 		code int
 		want string
 	}{
-		"a comment":          {func(text string) string { return text + "# mine\n" }, exitOK, "sealed anew: 2 values"},
-		"a key":              {func(text string) string { return strings.Replace(text, "    k0: ", "    k00: eA==\n    k0: ", 1) }, exitOK, "sealed anew: 2 values"},
+		"a comment":          {func(text string) string { return text + "# mine\n" }, exitOK, "sealed anew: values: 2"},
+		"a key":              {func(text string) string { return strings.Replace(text, "    k0: ", "    k00: eA==\n    k0: ", 1) }, exitOK, "sealed anew: values: 2"},
 		"the value itself":   {func(text string) string { return strings.Replace(text, "k0: YWdl", "k0: eHh4", 1) }, exitSomeLeft, "somebody else has changed it meanwhile"},
 		"all but half of it": {func(text string) string { return text[:len(text)/2] + "\n  typo" }, exitSomeLeft, "left: 1"},
 	} {

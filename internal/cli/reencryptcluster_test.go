@@ -94,7 +94,7 @@ func TestReencryptInACluster(t *testing.T) {
 	says(t, reencrypt(exitSomeLeft, "-A"),
 		"renew-shop/by-source: comes from git source renew-shop/config, and is left",
 		"renew-shop/by-argo: is applied by argocd-controller, which would put it back, and is left",
-		"renew-bank/by-apply: spec.encryptedData.key:", "in namespace renew-bank", "sealed anew: 2 values, in objects: 2; left: 3")
+		"renew-bank/by-apply: spec.encryptedData.key:", "in namespace renew-bank", "sealed anew: values: 2, objects: 2; left: 3")
 	for name, key := range map[string]*unseal.RootKey{"by-apply": active, "by-register": active, "by-argo": old, "by-source": old} {
 		if ids := w.keysOfObject("renew-shop", name); !slices.Equal(ids, []encrypt.KeyID{key.KeyID()}) {
 			t.Errorf("%s is sealed to %v", name, ids)
