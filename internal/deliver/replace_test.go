@@ -39,9 +39,7 @@ func TestSecretThatCannotBeChangedIsReplaced(t *testing.T) {
 			if now.UID == before.UID || (now.Immutable != nil) != o.Spec.Secret.Immutable || status.Secret.UID != string(now.UID) {
 				t.Errorf("it was %+v, is %+v, and the status has %+v", before.ObjectMeta, now.ObjectMeta, status.Secret)
 			}
-			if told := s.events.of(name); !slices.Equal(told, []string{deliver.EventReplaced}) {
-				t.Errorf("told %v", told)
-			}
+			s.events.saying(t, name, deliver.EventReplaced)
 		})
 	}
 }
@@ -100,9 +98,7 @@ func TestSomebodyElsesSecretIsLeftAloneUntilItIsAdopted(t *testing.T) {
 	if len(secret.OwnerReferences) != 0 || secret.UID != before.UID || !o.Status.Secret.Adopted {
 		t.Errorf("owners %v, delivered %+v", secret.OwnerReferences, o.Status.Secret)
 	}
-	if told := s.events.of("db"); !slices.Equal(told, []string{deliver.ReasonSecretExists, deliver.EventAdopted, deliver.ReasonDelivered}) {
-		t.Errorf("told %v", told)
-	}
+	s.events.saying(t, "db", deliver.ReasonSecretExists, deliver.EventAdopted, deliver.ReasonDelivered)
 
 	// It stays adopted, also for who takes over, and outlives the object.
 	s.stop()
@@ -180,9 +176,7 @@ func TestSecretThatIsAskedForNoMoreIsDeleted(t *testing.T) {
 	if w.secret(t, "goes") != nil || w.secret(t, "stays") == nil {
 		t.Errorf("goes %v, stays %v", w.dataOf(t, "goes"), w.dataOf(t, "stays"))
 	}
-	if told := s.events.of("goes"); !slices.Equal(told, []string{deliver.EventDeleted}) {
-		t.Errorf("told %v", told)
-	}
+	s.events.saying(t, "goes", deliver.EventDeleted)
 	// And asked for again.
 	w.put(t, w.object(t, "goes", map[string]string{"a": "2"}, delivered))
 	w.settled(t, "goes", deliver.ReasonDelivered)

@@ -306,6 +306,17 @@ func (r *recorder) of(name string) []string {
 	return reasons
 }
 
+// saying waits until exactly these are what was told of an object: the last of them follows the write of the status.
+func (r *recorder) saying(t testing.TB, name string, want ...string) {
+	t.Helper()
+	defer func() {
+		if t.Failed() {
+			t.Logf("told of %s: %v", name, r.of(name))
+		}
+	}()
+	until(t, fmt.Sprintf("of %s is told %v", name, want), func() bool { return slices.Equal(r.of(name), want) })
+}
+
 func (r *recorder) count(name, reason string) int {
 	n := 0
 	for _, is := range r.of(name) {
