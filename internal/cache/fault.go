@@ -2,6 +2,7 @@ package cache
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -46,6 +47,14 @@ func (f *fault) reason() string {
 		return "panic"
 	}
 	return "invalid"
+}
+
+// sentence says what f is, to whoever may read the object.
+func (f *fault) sentence() string {
+	if f.key == "" {
+		return f.err.Error()
+	}
+	return fmt.Sprintf("key %q: %v", f.key, f.err)
 }
 
 // judge takes in that v was seen to open, or that it has a fault, unless v was
