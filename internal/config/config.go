@@ -65,6 +65,45 @@ type SPIFFE struct {
 	Socket string `yaml:"socket"`
 	// Workloads are the patterns that tell a workload from its SPIFFE ID.
 	Workloads []string `yaml:"workloads"`
+	// VSecM tells it instead, where there are no patterns: $VSECM_SPIFFEID_PREFIX_WORKLOAD
+	// and $VSECM_WORKLOAD_NAME_REGEXP.
+	VSecM identity.VSecM `yaml:"-"`
+}
+
+// FillIn takes what s leaves out from the environment.
+func (s *SPIFFE) FillIn(getenv func(string) string) {
+	if s.Socket == "" {
+		s.Socket = getenv("SPIFFE_ENDPOINT_SOCKET")
+	}
+	if len(s.Workloads) == 0 {
+		s.VSecM = identity.VSecM{
+			Prefix:     getenv("VSECM_SPIFFEID_PREFIX_WORKLOAD"),
+			NameRegexp: getenv("VSECM_WORKLOAD_NAME_REGEXP"),
+		}
+	}
+}
+
+// Check tells what is wrong with how workloads are told. flag is how the patterns were given.
+func (s *SPIFFE) Check(flag string) error {
+	if len(s.Workloads) == 0 {
+		if err := s.VSecM.Check(); err != nil {
+			return fmt.Errorf("$VSECM_SPIFFEID_PREFIX_WORKLOAD, $VSECM_WORKLOAD_NAME_REGEXP: %w", err)
+		}
+		return nil
+	}
+	// Safe's own trust domain is known once it has an SVID.
+	if _, err := identity.NewMapper(spiffeid.RequireTrustDomainFromString("example.org"), s.Workloads...); err != nil {
+		return fmt.Errorf("%s: %w", flag, err)
+	}
+	return nil
+}
+
+// Mapper returns what tells workloads of trust domain td.
+func (s *SPIFFE) Mapper(td spiffeid.TrustDomain) (*identity.Mapper, error) {
+	if s.VSecM != (identity.VSecM{}) {
+		return identity.NewVSecMMapper(td, s.VSecM)
+	}
+	return identity.NewMapper(td, s.Workloads...)
 }
 
 // Load reads and checks a file.
@@ -112,7 +151,7 @@ func (c *Config) fillIn() {
 		set(&c.RootKey, filepath.Join(c.DataDir, "root-key.txt"))
 		set(&c.Listen.Operator, filepath.Join(c.DataDir, "operator.sock"))
 	}
-	set(&c.SPIFFE.Socket, os.Getenv("SPIFFE_ENDPOINT_SOCKET"))
+	c.SPIFFE.FillIn(os.Getenv)
 	for i := range c.Sources {
 		if c.Sources[i].Tag == "" {
 			set(&c.Sources[i].Branch, "main")
@@ -141,10 +180,8 @@ func (c *Config) check() error {
 	if c.SPIFFE.Socket == "" {
 		fail("spiffe.socket", "missing, and $SPIFFE_ENDPOINT_SOCKET is not set: workloads are told apart by SPIFFE alone")
 	}
-	if len(c.SPIFFE.Workloads) > 0 {
-		if _, err := identity.NewMapper(spiffeid.RequireTrustDomainFromString("example.org"), c.SPIFFE.Workloads...); err != nil {
-			fail("spiffe.workloads", "%w", err)
-		}
+	if err := c.SPIFFE.Check("spiffe.workloads"); err != nil {
+		errs = append(errs, err)
 	}
 	names := make(map[string]bool)
 	for i, s := range c.Sources {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"go.uber.org/goleak"
 )
 
@@ -247,4 +248,37 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestVSecMsVariablesTellWorkloadsWhereNoPatternDoes(t *testing.T) {
+	t.Setenv("VSECM_SPIFFEID_PREFIX_WORKLOAD", "spiffe://vsecm.com/workload/")
+	t.Setenv("VSECM_WORKLOAD_NAME_REGEXP", "^spiffe://vsecm.com/workload/([^/]+)/ns/[^/]+$")
+	td := spiffeid.RequireTrustDomainFromString("vsecm.com")
+	vsecms, patterns := spiffeid.RequireFromString("spiffe://vsecm.com/workload/db/ns/shop"), spiffeid.RequireFromString("spiffe://vsecm.com/db/shop")
+	for _, tt := range []struct {
+		text        string
+		good, other spiffeid.ID
+	}{
+		{least, vsecms, patterns},
+		{"dataDir: data\nspiffe: {socket: \"unix:///s\", workloads: [\"/{name}/{namespace}\"]}\n", patterns, vsecms},
+	} {
+		c, err := load(t, tt.text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := c.SPIFFE.Mapper(td)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if w, err := m.Workload(tt.good); w.Name != "db" || w.Namespace != "shop" || err != nil {
+			t.Errorf("%s is %v, %v", tt.good, w, err)
+		}
+		if w, err := m.Workload(tt.other); err == nil {
+			t.Errorf("%s is %v", tt.other, w)
+		}
+	}
+	t.Setenv("VSECM_WORKLOAD_NAME_REGEXP", "([^/]+)")
+	if _, err := load(t, least); err == nil || !strings.Contains(err.Error(), "VSECM_WORKLOAD_NAME_REGEXP") {
+		t.Errorf("a pattern of any trust domain: %v", err)
+	}
 }

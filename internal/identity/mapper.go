@@ -26,7 +26,16 @@ var ErrNotWorkload = errors.New("SPIFFE ID names no workload")
 // concurrent use.
 type Mapper struct {
 	trustDomain spiffeid.TrustDomain
-	patterns    []pattern
+	rules       []rule
+}
+
+// A rule is one way to read the path of a SPIFFE ID.
+type rule interface {
+	// match reports whether the rule applies to id. It does not say that the names in w
+	// are valid.
+	match(id spiffeid.ID) (w Workload, ok bool, err error)
+	// String returns the rule as it was configured.
+	String() string
 }
 
 // NewMapper returns a mapper for IDs of trust domain td. A pattern is the path
@@ -47,7 +56,7 @@ func NewMapper(td spiffeid.TrustDomain, patterns ...string) (*Mapper, error) {
 		if err != nil {
 			return nil, fmt.Errorf("SPIFFE ID pattern %q: %w", s, err)
 		}
-		m.patterns = append(m.patterns, p)
+		m.rules = append(m.rules, p)
 	}
 	return m, nil
 }
@@ -63,8 +72,11 @@ func (m *Mapper) Workload(id spiffeid.ID) (Workload, error) {
 	if !id.MemberOf(m.trustDomain) {
 		return Workload{}, fmt.Errorf("%w: %q is not of trust domain %q", ErrNotWorkload, id, m.trustDomain.Name())
 	}
-	for _, p := range m.patterns {
-		w, ok := p.match(id.Path())
+	for _, r := range m.rules {
+		w, ok, err := r.match(id)
+		if err != nil {
+			return Workload{}, fmt.Errorf("%w: %q: %w", ErrNotWorkload, id, err)
+		}
 		if !ok {
 			continue
 		}
@@ -78,7 +90,11 @@ func (m *Mapper) Workload(id spiffeid.ID) (Workload, error) {
 		}
 		return w, nil
 	}
-	return Workload{}, fmt.Errorf("%w: %q matches no pattern", ErrNotWorkload, id)
+	tried := make([]string, len(m.rules))
+	for i, r := range m.rules {
+		tried[i] = r.String()
+	}
+	return Workload{}, fmt.Errorf("%w: %q matches no pattern of %s", ErrNotWorkload, id, strings.Join(tried, ", "))
 }
 
 // A segment is one part of a pattern's path.
@@ -96,30 +112,33 @@ const (
 	kindNamespace
 )
 
-type pattern []segment
+type pattern struct {
+	text     string
+	segments []segment
+}
 
-func compile(s string) (pattern, error) {
+func compile(s string) (*pattern, error) {
 	rest, ok := strings.CutPrefix(s, "/")
 	if !ok {
 		return nil, errors.New("does not begin with /")
 	}
-	var p pattern
+	p := &pattern{text: s}
 	var names, namespaces int
 	for part := range strings.SplitSeq(rest, "/") {
 		switch part {
 		case "*":
-			p = append(p, segment{kind: kindAny})
+			p.segments = append(p.segments, segment{kind: kindAny})
 		case "{name}":
 			names++
-			p = append(p, segment{kind: kindName})
+			p.segments = append(p.segments, segment{kind: kindName})
 		case "{namespace}":
 			namespaces++
-			p = append(p, segment{kind: kindNamespace})
+			p.segments = append(p.segments, segment{kind: kindNamespace})
 		default:
 			if err := spiffeid.ValidatePathSegment(part); err != nil {
 				return nil, fmt.Errorf("segment %q: %w", part, err)
 			}
-			p = append(p, segment{literal: part})
+			p.segments = append(p.segments, segment{literal: part})
 		}
 	}
 	if names != 1 || namespaces != 1 {
@@ -128,13 +147,15 @@ func compile(s string) (pattern, error) {
 	return p, nil
 }
 
-// match reports whether path has exactly p's segments. It does not say that
-// the names in w are valid.
-func (p pattern) match(path string) (w Workload, ok bool) {
-	for _, s := range p {
+func (p *pattern) String() string { return p.text }
+
+// match implements rule: the path has exactly p's segments.
+func (p *pattern) match(id spiffeid.ID) (w Workload, ok bool, err error) {
+	path := id.Path()
+	for _, s := range p.segments {
 		rest, ok := strings.CutPrefix(path, "/")
 		if !ok {
-			return Workload{}, false
+			return Workload{}, false, nil
 		}
 		var part string
 		if i := strings.IndexByte(rest, '/'); i >= 0 {
@@ -145,7 +166,7 @@ func (p pattern) match(path string) (w Workload, ok bool) {
 		switch s.kind {
 		case kindLiteral:
 			if part != s.literal {
-				return Workload{}, false
+				return Workload{}, false, nil
 			}
 		case kindName:
 			w.Name = part
@@ -153,5 +174,5 @@ func (p pattern) match(path string) (w Workload, ok bool) {
 			w.Namespace = part
 		}
 	}
-	return w, path == ""
+	return w, path == "", nil
 }

@@ -13,7 +13,6 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -22,7 +21,6 @@ import (
 	"github.com/vsecm/kubectl-vsecm/internal/cache"
 	"github.com/vsecm/kubectl-vsecm/internal/config"
 	"github.com/vsecm/kubectl-vsecm/internal/hooks"
-	"github.com/vsecm/kubectl-vsecm/internal/identity"
 	"github.com/vsecm/kubectl-vsecm/internal/kube"
 	"github.com/vsecm/kubectl-vsecm/internal/kubestore"
 	"github.com/vsecm/kubectl-vsecm/internal/operator"
@@ -92,10 +90,8 @@ func (c ClusterConfig) Check() error {
 	if c.LeaseDuration < time.Second {
 		errs = append(errs, errors.New("--lease-duration: at least 1s"))
 	}
-	if len(c.SPIFFE.Workloads) > 0 {
-		if _, err := identity.NewMapper(spiffeid.RequireTrustDomainFromString("example.org"), c.SPIFFE.Workloads...); err != nil {
-			errs = append(errs, fmt.Errorf("--workload-id: %w", err))
-		}
+	if err := c.SPIFFE.Check("--workload-id"); err != nil {
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

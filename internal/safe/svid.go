@@ -91,7 +91,7 @@ func (o *ownIdentity) follow(ctx context.Context, ready func()) error {
 	if err != nil {
 		return err
 	}
-	workloads, err := identity.NewMapper(svid.ID.TrustDomain(), o.config.Workloads...)
+	workloads, err := o.config.Mapper(svid.ID.TrustDomain())
 	if err != nil {
 		return err
 	}

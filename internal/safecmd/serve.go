@@ -81,7 +81,7 @@ Exit codes: 0 stopped as asked; 1 error.`,
 	f.StringVar(&o.cluster.MirrorDir, "mirror-dir", "", "the `FOLDER` for copies of git repositories, which hold what the repositories hold ($VSECM_MIRROR_DIR, default vsecm-mirrors in the temporary folder)")
 	f.StringArrayVar(&o.allowed, "allow-git-address", nil, "read repositories from this `ADDRESS` or CIDR block, too, though it is loopback, link-local or the API server's; may be repeated")
 	f.StringVar(&o.cluster.SPIFFE.Socket, "spiffe-socket", "", "`ADDRESS` of the SPIFFE Workload API, unix:///…; without one workloads cannot fetch ($SPIFFE_ENDPOINT_SOCKET)")
-	f.StringArrayVar(&o.cluster.SPIFFE.Workloads, "workload-id", nil, "`PATTERN` that tells a workload from its SPIFFE ID; may be repeated (docs/configuration.md)")
+	f.StringArrayVar(&o.cluster.SPIFFE.Workloads, "workload-id", nil, "`PATTERN` that tells a workload from its SPIFFE ID; may be repeated ($VSECM_SPIFFEID_PREFIX_WORKLOAD and $VSECM_WORKLOAD_NAME_REGEXP say it in VSecM's way; docs/configuration.md)")
 	_ = cmd.MarkFlagFilename("config", "yaml", "yml")
 	_ = cmd.MarkFlagFilename("kubeconfig")
 	_ = cmd.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions([]string{"debug", "info", "warn", "error"}, cobra.ShellCompDirectiveNoFileComp))
@@ -146,7 +146,7 @@ func (o serveOptions) inCluster() (safe.ClusterConfig, error) {
 		return c, err
 	}
 	set(&c.Name, os.Getenv("POD_NAME"), host)
-	set(&c.SPIFFE.Socket, os.Getenv("SPIFFE_ENDPOINT_SOCKET"))
+	c.SPIFFE.FillIn(os.Getenv)
 	set(&c.MirrorDir, os.Getenv("VSECM_MIRROR_DIR"), filepath.Join(os.TempDir(), "vsecm-mirrors"))
 	for _, text := range o.allowed {
 		block, err := prefixOf(text)
