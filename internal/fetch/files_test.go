@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vsecm/kubectl-vsecm/pkg/workload"
 )
 
 // contents returns path → value below dir as a reader finds them, through the
@@ -306,7 +308,7 @@ func TestNamesAreCheckedBeforeTheyArePaths(t *testing.T) {
 		secretsOf("db", map[string]string{"../k": "v"}), secretsOf("db", map[string]string{"..": "v"}),
 	} {
 		dir := t.TempDir()
-		if err := s.WriteFiles(dir); !errors.Is(err, ErrBadAnswer) {
+		if err := s.WriteFiles(dir); !errors.Is(err, workload.ErrBadAnswer) {
 			t.Errorf("got %v", err)
 		}
 		if got := listing(t, dir); strings.Count(got, "\n") != 1 {

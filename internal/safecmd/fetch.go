@@ -3,21 +3,17 @@ package safecmd
 import (
 	"context"
 	"errors"
-	"os"
 
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
 	"github.com/vsecm/kubectl-vsecm/internal/fetch"
+	"github.com/vsecm/kubectl-vsecm/pkg/workload"
 )
-
-// safeVariable is where workloads find Safe, by the name that VSecM's SDK has
-// for it.
-const safeVariable = "VSECM_SAFE_ENDPOINT_URL"
 
 type fetchOptions struct {
 	streams genericiooptions.IOStreams
-	client  fetch.Options
+	client  clientFlags
 	dir     string
 	output  string
 }
@@ -63,9 +59,7 @@ server is not Safe. When it fails, nothing is printed and no file is changed.`,
 	f := cmd.Flags()
 	f.StringVar(&o.dir, "dir", "", "write the secrets as files into this `DIR`, and print nothing")
 	f.StringVarP(&o.output, "output", "o", string(fetch.JSON), "`FORMAT` to print: json, yaml or env")
-	f.StringVar(&o.client.Socket, "socket", "", "`ADDRESS` of the SPIFFE Workload API, such as unix:///run/spire/agent.sock (default $SPIFFE_ENDPOINT_SOCKET)")
-	f.StringVar(&o.client.URL, "safe", "", "`URL` of Safe (default $VSECM_SAFE_ENDPOINT_URL, or "+fetch.DefaultURL+")")
-	f.StringVar(&o.client.SafeID, "safe-id", "", "SPIFFE `ID` that Safe must have (default: VSecM's, /workload/vsecm-safe/ns/vsecm-system/sa/vsecm-safe/n/POD, in this workload's trust domain)")
+	o.client.addTo(f)
 	cmd.MarkFlagsMutuallyExclusive("dir", "output")
 	// The flags are there: they were just added.
 	_ = cmd.MarkFlagDirname("dir")
@@ -79,19 +73,17 @@ func (o *fetchOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if o.client.URL == "" {
-		o.client.URL = os.Getenv(safeVariable)
-	}
-	client, err := fetch.New(ctx, o.client)
+	client, err := workload.New(ctx, o.client.options()...)
 	if err != nil {
 		return explainFetch(err)
 	}
 	defer client.Close()
-	secrets, err := client.Get(ctx)
+	fetched, err := client.Fetch(ctx)
 	if err != nil {
 		return explainFetch(err)
 	}
-	defer secrets.Wipe()
+	defer fetched.Wipe()
+	secrets := (*fetch.Secrets)(fetched)
 	if o.dir != "" {
 		return explainFetch(secrets.WriteFiles(o.dir))
 	}
@@ -105,12 +97,12 @@ func explainFetch(err error) error {
 		code int
 		hint string
 	}{
-		{fetch.ErrNoIdentity, exitAgain, "check $SPIFFE_ENDPOINT_SOCKET or --socket, and that this workload is registered with SPIRE"},
-		{fetch.ErrWrongSafe, exitRefused, "if Safe is registered under another SPIFFE ID, name it with --safe-id"},
-		{fetch.ErrUnauthorized, exitRefused, "Safe's audit log has the request, and the SPIFFE ID that was shown"},
-		{fetch.ErrSealed, exitAgain, "operators unseal Safe with 'kubectl vsecm unseal'"},
-		{fetch.ErrUnavailable, exitAgain, "check --safe, and Safe's readiness and log"},
-		{fetch.ErrNotFound, exitError, "check that --safe is the workload API of a Safe of this version"},
+		{workload.ErrNoIdentity, exitAgain, "check $SPIFFE_ENDPOINT_SOCKET or --socket, and that this workload is registered with SPIRE"},
+		{workload.ErrWrongSafe, exitRefused, "if Safe is registered under another SPIFFE ID, name it with --safe-id"},
+		{workload.ErrUnauthorized, exitRefused, "Safe's audit log has the request, and the SPIFFE ID that was shown"},
+		{workload.ErrSealed, exitAgain, "operators unseal Safe with 'kubectl vsecm unseal'"},
+		{workload.ErrUnavailable, exitAgain, "check --safe, and Safe's readiness and log"},
+		{workload.ErrNotFound, exitError, "check that --safe is the workload API of a Safe of this version"},
 		{fetch.ErrBusy, exitAgain, "give every process a directory of its own"},
 		{fetch.ErrTarget, exitError, "give --dir a directory of its own"},
 		{fetch.ErrNoVariable, exitError, "use -o json, or --dir"},

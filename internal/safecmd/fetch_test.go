@@ -19,9 +19,9 @@ import (
 	"go.uber.org/goleak"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
-	"github.com/vsecm/kubectl-vsecm/internal/fetch"
 	"github.com/vsecm/kubectl-vsecm/internal/problem"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/workloadapi"
+	"github.com/vsecm/kubectl-vsecm/pkg/workload"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -173,7 +173,7 @@ func TestReport(t *testing.T) {
 		{errors.New("one"), exitError, "error: one\n"},
 		{errors.New("one\ntwo"), exitError, "error: one\nerror: two\n"},
 		{fmt.Errorf("while: %w", withHint(errors.New("one"), "do %s", "this")), exitError, "error: while: one\nhint: do this\n"},
-		{explainFetch(fmt.Errorf("x: %w", fetch.ErrSealed)), exitAgain, "error: x: safe is sealed\nhint: operators unseal Safe with 'kubectl vsecm unseal'\n"},
+		{explainFetch(fmt.Errorf("x: %w", workload.ErrSealed)), exitAgain, "error: x: safe is sealed\nhint: operators unseal Safe with 'kubectl vsecm unseal'\n"},
 	} {
 		var out bytes.Buffer
 		if code := report(&out, tt.err); code != tt.code || out.String() != tt.want {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/internal/fetch"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/workloadapi"
+	"github.com/vsecm/kubectl-vsecm/pkg/workload"
 )
 
 func idOf(id string) spiffeid.ID { return spiffeid.RequireFromString(id) }
@@ -23,9 +24,9 @@ func (s *safe) workload(id string, life time.Duration) *workloadapi.Socket {
 	return w
 }
 
-func (s *safe) fetcher(w *workloadapi.Socket) *fetch.Client {
+func (s *safe) fetcher(w *workloadapi.Socket) *workload.Client {
 	s.t.Helper()
-	c := must(fetch.New(s.t.Context(), fetch.Options{Socket: w.Addr(), URL: s.url}))(s.t)
+	c := must(workload.New(s.t.Context(), workload.WithSocket(w.Addr()), workload.WithSafe(s.url)))(s.t)
 	s.t.Cleanup(func() { check(s.t, c.Close()) })
 	return c
 }
@@ -34,27 +35,28 @@ func (s *safe) fetcher(w *workloadapi.Socket) *fetch.Client {
 func TestFetchAndWatchEndToEnd(t *testing.T) {
 	s := newSafe(t, holding(time.Hour))
 	c := s.fetcher(s.workload(svc("shop", "db"), time.Hour))
-	got := must(c.Get(t.Context()))(t)
+	seen := make(chan *workload.Secrets, 1)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- c.Watch(ctx, func(s *workload.Secrets) { seen <- s }) }()
+	got := <-seen
 	if len(got.Secrets) != 0 || got.ETag == "" {
 		t.Fatalf("of nothing: %+v", got)
 	}
 	for _, value := range []string{"one\x00\xff", "two"} {
-		changed := make(chan *fetch.Secrets, 1)
-		go func() {
-			defer close(changed)
-			if next, err := c.Watch(t.Context(), got.ETag); err == nil {
-				changed <- next
-			}
-		}()
 		s.watchesHeld(1)
 		s.apply("shop", "db", map[string]string{"password": value})
-		got = <-changed
-		if got == nil || len(got.Secrets) != 1 || string(got.Secrets[0].Data["password"]) != value || got.Secrets[0].Updated.IsZero() {
+		got = <-seen
+		if v, _ := got.Get("db", "password"); len(got.Secrets) != 1 || string(v) != value || got.Secrets[0].Updated.IsZero() {
 			t.Fatalf("got %+v", got)
 		}
 	}
+	stop()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("the watch ended with %v", err)
+	}
 	dir := filepath.Join(t.TempDir(), "secrets")
-	check(t, got.WriteFiles(dir))
+	check(t, (*fetch.Secrets)(got).WriteFiles(dir))
 }
 
 // The workload's SVID is replaced again and again; its client goes on, on
@@ -65,7 +67,7 @@ func TestAWorkloadIsServedThroughRotations(t *testing.T) {
 	w := s.workload(svc("shop", "db"), time.Hour)
 	c := s.fetcher(w)
 	for hour := time.Duration(1); hour <= 3; hour++ {
-		must(c.Get(t.Context()))(t)
+		must(c.Fetch(t.Context()))(t)
 		// By the server's clock, the one before expires now.
 		check(t, w.Rotate(time.Now().Add((hour+1)*time.Hour)))
 		check(t, s.socket.Rotate(time.Now().Add((hour+1)*time.Hour)))
@@ -73,8 +75,8 @@ func TestAWorkloadIsServedThroughRotations(t *testing.T) {
 		// The first call after it may be refused on the old connection, which
 		// that closes; and the client may not have its new SVID yet.
 		eventually(t, "the workload is served with its new SVID", func() bool {
-			_, err := c.Get(t.Context())
-			if err != nil && !errors.Is(err, fetch.ErrUnauthorized) && !errors.Is(err, fetch.ErrUnavailable) {
+			_, err := c.Fetch(t.Context())
+			if err != nil && !errors.Is(err, workload.ErrUnauthorized) && !errors.Is(err, workload.ErrUnavailable) {
 				t.Fatal(err)
 			}
 			return err == nil
@@ -86,7 +88,7 @@ func TestWhoIsNotLetInIsTold(t *testing.T) {
 	s := newSafe(t)
 	t.Run("an ID that is no workload", func(t *testing.T) {
 		c := s.fetcher(s.workload("spiffe://example.org/agent/x", time.Hour))
-		if _, err := c.Get(t.Context()); !errors.Is(err, fetch.ErrUnauthorized) {
+		if _, err := c.Fetch(t.Context()); !errors.Is(err, workload.ErrUnauthorized) {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -95,7 +97,7 @@ func TestWhoIsNotLetInIsTold(t *testing.T) {
 		c := s.fetcher(w)
 		s.ahead.Store(int64(5 * time.Hour))
 		defer s.ahead.Store(0)
-		if _, err := c.Get(t.Context()); !errors.Is(err, fetch.ErrUnauthorized) {
+		if _, err := c.Fetch(t.Context()); !errors.Is(err, workload.ErrUnauthorized) {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -103,18 +105,18 @@ func TestWhoIsNotLetInIsTold(t *testing.T) {
 		c := s.fetcher(s.workload(svc("shop", "db"), time.Hour))
 		s.apply("shop", "db", map[string]string{"password": "p"})
 		eventually(t, "the object is served", func() bool {
-			return len(must(c.Get(t.Context()))(t).Secrets) == 1
+			return len(must(c.Fetch(t.Context()))(t).Secrets) == 1
 		})
 		s.Cache.Seal()
-		if _, err := c.Get(t.Context()); !errors.Is(err, fetch.ErrSealed) {
+		if _, err := c.Fetch(t.Context()); !errors.Is(err, workload.ErrSealed) {
 			t.Errorf("got %v", err)
 		}
 	})
 	t.Run("a workload without a Workload API", func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
-		_, err := fetch.New(ctx, fetch.Options{Socket: "unix://" + filepath.Join(t.TempDir(), "none"), URL: s.url})
-		if !errors.Is(err, fetch.ErrNoIdentity) {
+		_, err := workload.New(ctx, workload.WithSocket("unix://"+filepath.Join(t.TempDir(), "none")), workload.WithSafe(s.url))
+		if !errors.Is(err, workload.ErrNoIdentity) {
 			t.Errorf("got %v", err)
 		}
 	})

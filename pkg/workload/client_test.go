@@ -1,4 +1,4 @@
-package fetch
+package workload
 
 import (
 	"context"
@@ -25,16 +25,7 @@ import (
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/workloadapi"
 )
 
-func TestMain(m *testing.M) {
-	if dir := os.Getenv(fullDiskDir); dir != "" {
-		if err := writeToFullDisk(dir); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
-	goleak.VerifyTestMain(m)
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const (
 	safePath = "/workload/vsecm-safe/ns/vsecm-system/sa/vsecm-safe/n/safe-0"
@@ -53,7 +44,7 @@ type world struct {
 // shortDir returns a directory whose path is short enough for a Unix socket.
 func shortDir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "fetch")
+	dir, err := os.MkdirTemp("", "workload")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,10 +99,9 @@ func newWorld(t *testing.T, safeID string, issuer *workloadapi.CA, h http.Handle
 	return w
 }
 
-func (w *world) client(t *testing.T, o Options) *Client {
+func (w *world) client(t *testing.T, opts ...Option) *Client {
 	t.Helper()
-	o.Socket, o.URL = w.socket.Addr(), w.url
-	c, err := New(t.Context(), o)
+	c, err := New(t.Context(), append([]Option{WithSocket(w.socket.Addr()), WithSafe(w.url)}, opts...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +125,7 @@ func TestSecretsAreFetched(t *testing.T) {
 		w.Header().Set("ETag", `"e1"`)
 		_, _ = io.WriteString(w, oneFile)
 	})
-	s, err := w.client(t, Options{}).Get(t.Context())
+	s, err := w.client(t).Fetch(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,26 +135,6 @@ func TestSecretsAreFetched(t *testing.T) {
 	s.Wipe()
 	if strings.Contains(string(s.Secrets[0].Data["password"]), "s3cr3t") {
 		t.Error("a wiped value is still there")
-	}
-}
-
-func TestWatchSaysWhatIsKnown(t *testing.T) {
-	w := newWorld(t, "spiffe://example.org"+safePath, nil, func(w http.ResponseWriter, r *http.Request) {
-		switch {
-		case r.URL.RawQuery != "watch=1":
-			t.Errorf("query %q", r.URL.RawQuery)
-		case r.Header.Get("If-None-Match") == `"e1"`:
-			w.WriteHeader(http.StatusNotModified)
-		default:
-			_, _ = io.WriteString(w, oneFile)
-		}
-	})
-	c := w.client(t, Options{})
-	if s, err := c.Watch(t.Context(), `"e1"`); s != nil || err != nil {
-		t.Errorf("unchanged: got %v, %v", s, err)
-	}
-	if s, err := c.Watch(t.Context(), ""); s == nil || err != nil {
-		t.Errorf("changed: got %v, %v", s, err)
 	}
 }
 
@@ -192,7 +162,7 @@ func TestAServerThatIsNotSafeIsRefused(t *testing.T) {
 				asked = true
 				respond(oneFile)(w, r)
 			})
-			_, err := w.client(t, Options{SafeID: tt.safeID}).Get(t.Context())
+			_, err := w.client(t, WithSafeID(tt.safeID)).Fetch(t.Context())
 			if !errors.Is(err, tt.want) {
 				t.Errorf("got %v, want %v", err, tt.want)
 			}
@@ -213,9 +183,8 @@ func TestProblemsBecomeErrors(t *testing.T) {
 			w := newWorld(t, "spiffe://example.org"+safePath, nil, func(w http.ResponseWriter, _ *http.Request) {
 				problem.Write(w, typ, "detail", "r7")
 			})
-			_, err := w.client(t, Options{}).Get(t.Context())
-			var p *problem.Problem
-			if !errors.Is(err, want) || !errors.As(err, &p) || p.RequestID != "r7" {
+			_, err := w.client(t).Fetch(t.Context())
+			if !errors.Is(err, want) || !strings.Contains(err.Error(), "detail (request r7)") {
 				t.Errorf("got %v, want %v", err, want)
 			}
 		})
@@ -253,7 +222,7 @@ func TestBadAnswersAreRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, "spiffe://example.org"+safePath, nil, h)
-			s, err := w.client(t, Options{}).Get(t.Context())
+			s, err := w.client(t).Fetch(t.Context())
 			if s != nil || !errors.Is(err, ErrBadAnswer) {
 				t.Errorf("got %v, %v", s, err)
 			}
@@ -288,7 +257,7 @@ func TestAnAnswerOfAGigabyteIsBounded(t *testing.T) {
 		}
 		sent <- n
 	})
-	_, err := w.client(t, Options{}).Get(t.Context())
+	_, err := w.client(t).Fetch(t.Context())
 	if !errors.Is(err, ErrBadAnswer) {
 		t.Errorf("got %v", err)
 	}
@@ -304,13 +273,13 @@ func TestASafeThatHangsIsLeft(t *testing.T) {
 		close(arrived)
 		<-r.Context().Done()
 	})
-	c := w.client(t, Options{})
+	c := w.client(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
 		<-arrived
 		cancel()
 	}()
-	if _, err := c.Get(ctx); !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.Canceled) {
+	if _, err := c.Fetch(ctx); !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -325,7 +294,7 @@ func TestASafeThatIsNotThere(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.client(t, Options{}).Get(t.Context()); !errors.Is(err, ErrUnavailable) {
+	if _, err := w.client(t).Fetch(t.Context()); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -345,7 +314,7 @@ func TestWithoutAnIdentityThereIsNothing(t *testing.T) {
 			// for its first try, and all tries fail alike.
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
-			_, err := New(ctx, Options{Socket: tt.socket})
+			_, err := New(ctx, WithSocket(tt.socket))
 			if !errors.Is(err, ErrNoIdentity) || !strings.Contains(err.Error(), tt.text) {
 				t.Errorf("got %v", err)
 			}
@@ -354,12 +323,12 @@ func TestWithoutAnIdentityThereIsNothing(t *testing.T) {
 }
 
 func TestOptionsAreChecked(t *testing.T) {
-	for _, o := range []Options{
-		{URL: "http://safe:8443"}, {URL: "https://"}, {URL: "safe:8443"}, {URL: "https://user@safe"}, {URL: "https://safe/v2"},
-		{URL: "https://safe?x=y"}, {SafeID: "vsecm-safe"}, {SafeID: "https://example.org/safe"}, {SafeID: "spiffe://example.org/a//b"},
+	for _, o := range []Option{
+		WithSafe("http://safe:8443"), WithSafe("https://"), WithSafe("safe:8443"), WithSafe("https://user@safe"), WithSafe("https://safe/v2"),
+		WithSafe("https://safe?x=y"), WithSafeID("vsecm-safe"), WithSafeID("https://example.org/safe"), WithSafeID("spiffe://example.org/a//b"),
 	} {
 		if _, err := New(t.Context(), o); err == nil || errors.Is(err, ErrNoIdentity) {
-			t.Errorf("%+v: got %v", o, err)
+			t.Errorf("got %v", err)
 		}
 	}
 }
