@@ -289,7 +289,7 @@ func TestWhatAKilledProcessLeftIsCleanedUp(t *testing.T) {
 
 func TestTwoWritersDoNotMix(t *testing.T) {
 	dir := t.TempDir()
-	held, err := openTree(dir)
+	held, err := Open(Target{Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -297,7 +297,7 @@ func TestTwoWritersDoNotMix(t *testing.T) {
 	if err := s.WriteFiles(dir); !errors.Is(err, ErrBusy) {
 		t.Errorf("got %v", err)
 	}
-	held.close()
+	held.Close()
 	mustWrite(t, s, dir)
 }
 
