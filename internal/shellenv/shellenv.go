@@ -1,5 +1,5 @@
-// Package shellenv writes secrets as lines that a POSIX shell reads back to
-// the exact bytes: OBJECT_KEY='value'.
+// Package shellenv names secrets as environment variables, OBJECT_KEY, and
+// writes them as lines that a POSIX shell reads back to the exact bytes.
 package shellenv
 
 import (
@@ -15,23 +15,15 @@ var ErrNoVariable = errors.New("cannot be an environment variable")
 
 // Assignments collects lines. The zero value is ready to use.
 type Assignments struct {
-	text bytes.Buffer
-	from map[string]string
+	text  bytes.Buffer
+	names names
 }
 
 // Add adds the value of one key of an object ([ErrNoVariable]).
 func (a *Assignments) Add(object, key string, value []byte) error {
-	where := object + "/" + key
-	name := variable(object + "_" + key)
-	if other, taken := a.from[name]; taken {
-		return fmt.Errorf("%w: %s and %s both become %s", ErrNoVariable, other, where, name)
-	}
-	if a.from == nil {
-		a.from = make(map[string]string)
-	}
-	a.from[name] = where
-	if bytes.IndexByte(value, 0) >= 0 {
-		return fmt.Errorf("%w: the value of %s holds a NUL byte", ErrNoVariable, where)
+	name, err := a.names.take(object, key, value)
+	if err != nil {
+		return err
 	}
 	a.text.WriteString(name)
 	a.text.WriteString("='")
@@ -44,6 +36,26 @@ func (a *Assignments) Add(object, key string, value []byte) error {
 
 // Bytes returns the lines. They are the caller's to wipe.
 func (a *Assignments) Bytes() []byte { return a.text.Bytes() }
+
+// names are the variables that are taken, and by what: OBJECT/KEY.
+type names map[string]string
+
+// take returns the name of the variable that a key of an object becomes.
+func (n *names) take(object, key string, value []byte) (string, error) {
+	where := object + "/" + key
+	name := variable(object + "_" + key)
+	if other, taken := (*n)[name]; taken {
+		return "", fmt.Errorf("%w: %s and %s both become %s", ErrNoVariable, other, where, name)
+	}
+	if *n == nil {
+		*n = make(names)
+	}
+	(*n)[name] = where
+	if bytes.IndexByte(value, 0) >= 0 {
+		return "", fmt.Errorf("%w: the value of %s holds a NUL byte", ErrNoVariable, where)
+	}
+	return name, nil
+}
 
 // variable returns name in upper case, with _ for what a variable's name may
 // not hold, and before a digit at its begin.

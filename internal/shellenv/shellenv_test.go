@@ -113,3 +113,27 @@ func TestWhatCannotBeAVariableIsAnErrorWithoutTheValue(t *testing.T) {
 		})
 	}
 }
+
+func TestAProcessIsGivenTheExactBytes(t *testing.T) {
+	value := "it's $HOME\n=\x80\xff"
+	var e Environ
+	if name, err := e.Add("my-db.v2", "tls.key", []byte(value)); err != nil || name != "MY_DB_V2_TLS_KEY" {
+		t.Fatalf("got %q, %v", name, err)
+	}
+	for _, key := range []string{"tls-key", "TLS_KEY"} {
+		if _, err := e.Add("my-db.v2", key, []byte("other-value")); !errors.Is(err, ErrNoVariable) || strings.Contains(err.Error(), "other-value") {
+			t.Errorf("%s: got %v", key, err)
+		}
+	}
+	if _, err := e.Add("db", "k", []byte("other\x00value")); !errors.Is(err, ErrNoVariable) {
+		t.Errorf("a NUL byte: got %v", err)
+	}
+	cmd := exec.Command("sh", "-c", `printf %s "$MY_DB_V2_TLS_KEY"`)
+	cmd.Env = e.List()
+	if got, err := cmd.Output(); err != nil || string(got) != value {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if len(e.List()) != 1 {
+		t.Errorf("%d variables", len(e.List()))
+	}
+}
