@@ -36,7 +36,22 @@ func (s *EncryptedSecretSpec) DeepCopy() *EncryptedSecretSpec {
 		delivery.Metadata.Annotations = maps.Clone(delivery.Metadata.Annotations)
 		c.Secret = &delivery
 	}
+	c.Template = s.Template.DeepCopy()
+	// A time holds nothing that can be changed from outside.
+	c.NotBefore, c.ExpiresAt = copyOf(s.NotBefore), copyOf(s.ExpiresAt)
 	return &c
+}
+
+// DeepCopy returns a copy that shares nothing with t.
+func (t *Template) DeepCopy() *Template {
+	if t == nil {
+		return nil
+	}
+	c := &Template{Data: maps.Clone(t.Data)}
+	for key, v := range c.Data {
+		c.Data[key] = TemplateValue{Text: copyOf(v.Text), JSON: slices.Clone(v.JSON), YAML: slices.Clone(v.YAML)}
+	}
+	return c
 }
 
 // DeepCopy returns a copy that shares nothing with s.

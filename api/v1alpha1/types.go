@@ -4,7 +4,11 @@
 // gives them names and nothing else.
 package v1alpha1
 
-import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+import (
+	"encoding/json"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
 
 const (
 	// Group is the API group of every kind in this package.
@@ -56,6 +60,31 @@ type EncryptedSecretSpec struct {
 	// Secret asks for delivery as a Kubernetes Secret of the same name and
 	// namespace.
 	Secret *SecretDelivery `json:"secret,omitempty"`
+
+	// Template makes the delivered keys out of the sealed values. Without one, they are delivered as they are.
+	Template *Template `json:"template,omitempty"`
+
+	// NotBefore and ExpiresAt are when delivery begins and when it ends: at that very second. Where one is not
+	// given, that side is open.
+	NotBefore *metav1.Time `json:"notBefore,omitempty"`
+	ExpiresAt *metav1.Time `json:"expiresAt,omitempty"`
+}
+
+// A Template makes the delivered keys out of the sealed values.
+type Template struct {
+	// Data maps each key that is delivered to what makes its value. No other key is delivered.
+	Data map[string]TemplateValue `json:"data"`
+}
+
+// A TemplateValue makes the value of one key. Exactly one of its fields is given.
+type TemplateValue struct {
+	// Text is a template in the language of Go's text/template; what it prints is delivered, byte for byte.
+	Text *string `json:"text,omitempty"`
+	// JSON is any JSON value but null. Each string in it, names of members aside, is a template; what that prints is the
+	// string. It is delivered as JSON text.
+	JSON json.RawMessage `json:"json,omitempty"`
+	// YAML is the same, delivered as YAML.
+	YAML json.RawMessage `json:"yaml,omitempty"`
 }
 
 // SecretDelivery describes the Kubernetes Secret that an [EncryptedSecret]

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
+	"github.com/vsecm/kubectl-vsecm/pkg/template"
 )
 
 // A Scope says how much of an object's place a value is bound to.
@@ -53,7 +54,8 @@ type Binding struct {
 }
 
 // BindingOf returns the binding that the value under key in o must have been
-// sealed with. o is valid, as [ReadManifests] returns it.
+// sealed with. o is valid, as [ReadManifests] returns it. The bindings of one object differ in their
+// Key alone: where there are many, set that, since a template takes time.
 func BindingOf(o *v1alpha1.EncryptedSecret, key string) Binding {
 	b := Binding{
 		Scope:     Scope(o.Spec.Scope),
@@ -70,6 +72,9 @@ func BindingOf(o *v1alpha1.EncryptedSecret, key string) Binding {
 		if b.SecretType == "" {
 			b.SecretType = DefaultSecretType
 		}
+	}
+	if t := o.Spec.Template; t != nil {
+		b.TemplateSHA256 = template.Hash(t)
 	}
 	return b
 }

@@ -146,8 +146,12 @@ func (d *decoder) spec(n *yaml.Node, s *v1alpha1.EncryptedSecretSpec) {
 			s.EncryptedData = d.encryptedData(value, field)
 		case "secret":
 			s.Secret = d.secret(value, field)
-		case "template", "notBefore", "expiresAt":
-			d.faultf(value, field, "not supported yet")
+		case "template":
+			s.Template = d.template(value, field)
+		case "notBefore":
+			s.NotBefore = d.time(value, field)
+		case "expiresAt":
+			s.ExpiresAt = d.time(value, field)
 		default:
 			return false
 		}
@@ -155,6 +159,9 @@ func (d *decoder) spec(n *yaml.Node, s *v1alpha1.EncryptedSecretSpec) {
 	})
 	if ok && get(n, "encryptedData") == nil {
 		d.faultf(n, "spec.encryptedData", "missing")
+	}
+	if s.NotBefore != nil && s.ExpiresAt != nil && !s.NotBefore.Before(s.ExpiresAt) {
+		d.faultf(get(n, "expiresAt"), "spec.expiresAt", "not after notBefore")
 	}
 }
 

@@ -63,10 +63,12 @@ func DataField(key string) string { return child("spec.encryptedData", key) }
 // known.
 func (m Manifest) CheckValues(now time.Time) []*Fault {
 	var faults []*Fault
+	place := BindingOf(m.Object, "")
 	for key, sealed := range m.Object.Spec.EncryptedData {
 		info, err := Inspect(sealed)
 		if err == nil {
-			err = info.Check(BindingOf(m.Object, key), now)
+			place.Key = key
+			err = info.Check(place, now)
 		}
 		if err != nil {
 			faults = append(faults, m.Fault(DataField(key), err))

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -33,6 +34,9 @@ type documentSpec struct {
 	Workloads     []string          `yaml:"workloads,omitempty" json:"workloads,omitempty"`
 	EncryptedData map[string]string `yaml:"encryptedData" json:"encryptedData"`
 	Secret        *documentSecret   `yaml:"secret,omitempty" json:"secret,omitempty"`
+	Template      *documentTemplate `yaml:"template,omitempty" json:"template,omitempty"`
+	NotBefore     string            `yaml:"notBefore,omitempty" json:"notBefore,omitempty"`
+	ExpiresAt     string            `yaml:"expiresAt,omitempty" json:"expiresAt,omitempty"`
 }
 
 type documentSecret struct {
@@ -72,6 +76,18 @@ func documentOf(o *v1alpha1.EncryptedSecret) document {
 		if len(s.Metadata.Labels)+len(s.Metadata.Annotations) > 0 {
 			d.Spec.Secret.Metadata = &secretMetadata{Labels: s.Metadata.Labels, Annotations: s.Metadata.Annotations}
 		}
+	}
+	if t := o.Spec.Template; t != nil {
+		d.Spec.Template = &documentTemplate{Data: make(map[string]documentTemplateValue, len(t.Data))}
+		for key, v := range t.Data {
+			d.Spec.Template.Data[key] = documentTemplateValue{Text: v.Text, JSON: structure(v.JSON), YAML: structure(v.YAML)}
+		}
+	}
+	if t := o.Spec.NotBefore; t != nil {
+		d.Spec.NotBefore = t.UTC().Format(time.RFC3339)
+	}
+	if t := o.Spec.ExpiresAt; t != nil {
+		d.Spec.ExpiresAt = t.UTC().Format(time.RFC3339)
 	}
 	return d
 }
