@@ -20,7 +20,9 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
 	"go.uber.org/goleak"
+	"k8s.io/apimachinery/pkg/util/validation"
 
+	"github.com/vsecm/kubectl-vsecm/internal/answer"
 	"github.com/vsecm/kubectl-vsecm/internal/problem"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/workloadapi"
 )
@@ -176,8 +178,10 @@ func TestAServerThatIsNotSafeIsRefused(t *testing.T) {
 func TestProblemsBecomeErrors(t *testing.T) {
 	for typ, want := range map[problem.Type]error{
 		problem.Sealed: ErrSealed, problem.Unauthorized: ErrUnauthorized, problem.Forbidden: ErrUnauthorized,
-		problem.NotFound: ErrNotFound, problem.Unavailable: ErrUnavailable, problem.TooManyRequests: ErrUnavailable,
+		problem.NotFound: ErrNotFound, problem.MethodNotAllowed: ErrNotFound, problem.BadRequest: ErrNotFound,
+		problem.Unavailable: ErrUnavailable, problem.TooManyRequests: ErrUnavailable,
 		problem.Internal: ErrUnavailable, problem.Timeout: ErrUnavailable,
+		problem.WrongKey: ErrBadAnswer, "": ErrBadAnswer,
 	} {
 		t.Run(string(typ), func(t *testing.T) {
 			w := newWorld(t, "spiffe://example.org"+safePath, nil, func(w http.ResponseWriter, _ *http.Request) {
@@ -206,6 +210,9 @@ func TestBadAnswersAreRefused(t *testing.T) {
 		"not base64":                      respond(strings.ReplaceAll(object("db", "k"), value, "a-secret-value!")),
 		"a value of the wrong kind":       respond(strings.ReplaceAll(object("db", "k"), `"`+value+`"`, "42")),
 		"two secrets of one name":         respond(strings.Replace(oneFile, "[{", `[{"name":"db"},{`, 1)),
+		"two lists of secrets":            respond(strings.TrimSuffix(oneFile, "}") + `,"secrets":[]}`),
+		"a key that is there twice":       respond(strings.Replace(oneFile, `"password":`, `"password":"AA==","pass\u0077ord":`, 1)),
+		"an object with two names":        respond(strings.Replace(oneFile, `"name":`, `"name":"api","name":`, 1)),
 		"a name that climbs out":          respond(object("../../etc", "k")),
 		"an absolute name":                respond(object("/etc/passwd", "k")),
 		"a name that is the link's":       respond(object("..data", "k")),
@@ -333,10 +340,33 @@ func TestOptionsAreChecked(t *testing.T) {
 	}
 }
 
+// Safe and its clients agree on how large an answer may be.
+func TestTheBoundIsSafes(t *testing.T) {
+	if MaxAnswer != answer.MaxSize {
+		t.Errorf("%d is refused beyond, %d is sent", MaxAnswer, answer.MaxSize)
+	}
+}
+
+// What Kubernetes says of names is what is said here.
+func FuzzNames(f *testing.F) {
+	for _, s := range []string{"", "a", "a.b", "a..b", "-a", "a-", "a.-b", "A", "a_b", "..data", ".", "..", "...", ".a", "a/b", "ä", "a\x00", strings.Repeat("a", 253), strings.Repeat("a", 254)} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if got, want := isObjectName(s), len(validation.IsDNS1123Subdomain(s)) == 0; got != want {
+			t.Errorf("%q is the name of an object: %v, want %v", s, got, want)
+		}
+		if got, want := isKey(s), len(validation.IsConfigMapKey(s)) == 0; got != want {
+			t.Errorf("%q is a key: %v, want %v", s, got, want)
+		}
+	})
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(oneFile))
 	f.Add([]byte(`{"secrets":[]}`))
 	f.Add([]byte(`{"secrets":[{"name":"../x","data":{"..":""}}]}`))
+	f.Add([]byte(`{"secrets":[{"name":"a","data":{"k":"AA==","\u006b":"AQ=="}}]}`))
 	f.Add([]byte(`{"secrets":[{"name":"a","data":{"a/b":"AA=="}}]}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		s, err := parse(body)
@@ -346,7 +376,12 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
+		names := map[string]bool{}
 		for _, secret := range s.Secrets {
+			if names[secret.Name] {
+				t.Fatalf("%q is there twice", secret.Name)
+			}
+			names[secret.Name] = true
 			for key := range secret.Data {
 				if p := filepath.Join(secret.Name, key); !filepath.IsLocal(p) || strings.Count(p, "/") != 1 || strings.HasPrefix(p, ".") || strings.ContainsRune(p, 0) {
 					t.Fatalf("%q would be written", p)

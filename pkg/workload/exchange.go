@@ -73,6 +73,9 @@ func (c *Client) tryOnce(ctx context.Context, q question, read func([]byte) erro
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
+		if cause := context.Cause(ctx); cause != nil && errors.Is(err, context.DeadlineExceeded) {
+			err = cause
+		}
 		return "", false, reused, fmt.Errorf("ask Safe: %w", c.classify(err))
 	}
 	defer resp.Body.Close()
@@ -103,14 +106,14 @@ func readBounded(r io.Reader, length int64) ([]byte, error) {
 		body := make([]byte, length)
 		n, err := io.ReadFull(r, body)
 		if err != nil {
-			return body, fmt.Errorf("%w: cut short after %d of %d bytes", ErrBadAnswer, n, length)
+			return body, fmt.Errorf("%w: cut short after %d of %d bytes: %w", ErrBadAnswer, n, length, err)
 		}
 		return body, nil
 	}
 	body, err := io.ReadAll(io.LimitReader(r, MaxAnswer+1))
 	switch {
 	case err != nil:
-		return body, fmt.Errorf("%w: cut short after %d bytes", ErrBadAnswer, len(body))
+		return body, fmt.Errorf("%w: cut short after %d bytes: %w", ErrBadAnswer, len(body), err)
 	case len(body) > MaxAnswer:
 		return body, fmt.Errorf("%w: more than %d bytes", ErrBadAnswer, MaxAnswer)
 	}
@@ -125,20 +128,21 @@ func (c *Client) classify(err error) error {
 	case errors.Is(err, ErrWrongSafe):
 		return err
 	case errIsAlert(err):
-		return c.unauthorized(err)
+		return c.unlessExpired(ErrUnauthorized, err)
 	case strings.Contains(err.Error(), "x509svid:"):
 		return fmt.Errorf("%w: %w", ErrWrongSafe, err)
 	default:
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return c.unlessExpired(ErrUnavailable, err)
 	}
 }
 
-// unauthorized says why Safe let nobody in: where the SVID has expired, it is
-// the Workload API that has to be looked at.
-func (c *Client) unauthorized(err error) error {
+// unlessExpired returns err as one of kind. Where the SVID has expired by our
+// own clock, though, that is what went wrong, and it is the Workload API that
+// has to be looked at.
+func (c *Client) unlessExpired(kind, err error) error {
 	svid, svidErr := c.source.GetX509SVID()
 	if svidErr != nil || c.now().Before(svid.Certificates[0].NotAfter) {
-		return fmt.Errorf("%w: %w", ErrUnauthorized, err)
+		return fmt.Errorf("%w: %w", kind, err)
 	}
 	why := c.lastErr.get()
 	if why == "" {

@@ -50,7 +50,7 @@ func (c *Client) refused(resp *http.Response) error {
 	}
 	switch kind {
 	case "unauthorized":
-		return c.unauthorized(r)
+		return c.unlessExpired(ErrUnauthorized, r)
 	case "forbidden":
 		return fmt.Errorf("%w: %w", ErrUnauthorized, r)
 	case "not-found", "method-not-allowed", "bad-request":

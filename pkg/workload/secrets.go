@@ -108,6 +108,10 @@ func parse(body []byte) (*Secrets, error) {
 		s.Wipe()
 		return nil, fmt.Errorf("%w: %s", ErrBadAnswer, describe(err))
 	}
+	if name, found := doubledMember(body); found {
+		s.Wipe()
+		return nil, fmt.Errorf("%w: two members are named %q", ErrBadAnswer, name)
+	}
 	if s.Secrets == nil {
 		return nil, fmt.Errorf("%w: no member \"secrets\"", ErrBadAnswer)
 	}
