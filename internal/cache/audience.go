@@ -8,6 +8,7 @@ import (
 	"github.com/vsecm/kubectl-vsecm/internal/answer"
 	"github.com/vsecm/kubectl-vsecm/internal/identity"
 	"github.com/vsecm/kubectl-vsecm/internal/store"
+	"github.com/vsecm/kubectl-vsecm/internal/validity"
 )
 
 // An object is what is known of one key of the store.
@@ -16,11 +17,15 @@ type object struct {
 	// last is the version that is served until newest was seen to open, and
 	// for good if it does not; nil if there is none.
 	last *version
+	// phase is where the last look at the clock lay, in the window of newest.
+	phase validity.Phase
 }
 
 // served returns the version that readers get; nil if there is none.
 func (o *object) served() *version {
 	switch {
+	case o.phase != validity.Valid:
+		return nil
 	case o.last != nil && o.last.fault == nil && !o.newest.good:
 		return o.last
 	case o.newest.fault == nil:
@@ -203,19 +208,24 @@ func (c *Cache) replace(key store.Key, newest, last *version) {
 	}
 	if newest == nil {
 		delete(c.objects, key)
+		c.windows.end(key)
 	} else {
-		next := &object{newest: newest, last: last}
+		next := &object{newest: newest, last: last, phase: c.windows.begin(key, newest.window, c.now())}
+		if next.phase != validity.Valid {
+			next.last = nil
+		}
 		after = next.served()
 		c.objects[key] = next
-		for _, v := range []*version{newest, last} {
+		for _, v := range []*version{next.newest, next.last} {
 			if v != nil {
-				c.vault.retain(v.values)
+				c.vault.retain(v.values())
 			}
 		}
+		c.tryAnew()
 	}
 	for _, v := range old {
 		if v != nil {
-			c.vault.release(v.values)
+			c.vault.release(v.values())
 		}
 	}
 	c.reindex(before, after)

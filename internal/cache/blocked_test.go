@@ -107,7 +107,7 @@ func TestWhoComesAfterAnUnsealDoesNotWaitForWhatWasBegunBefore(t *testing.T) {
 	r := newRoom(t)
 	r.apply(r.one("shop", "db", "x"))
 	r.run()
-	id := r.cache.objects[store.Key{Namespace: "shop", Name: "db"}].newest.values[0].id
+	id := r.cache.objects[store.Key{Namespace: "shop", Name: "db"}].newest.sealed[0].id
 	begun, finish, early := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	go func() {
 		_, _, err := r.cache.vault.open(id, func() ([]byte, time.Time, error) {

@@ -17,6 +17,16 @@
 // that has no good version is left out. Either way nothing else is harmed; the
 // fault is logged once and counted.
 //
+// # Templates
+//
+// What workloads get of an object with a template is what the template makes. It is executed when a version is first
+// used, and its output kept as values are. One that fails is a fault of its version.
+//
+// # Validity
+//
+// Outside the window of its newest version an object is as if it were not there, also one that had a good version
+// before. The clock is looked at with each call, and whoever waits is woken at the very time.
+//
 // # Size
 //
 // An answer has [answer.MaxSize] bytes at most, counting values as they are
@@ -67,9 +77,13 @@ type Secret struct {
 // Wipe overwrites the values of secrets. Call it as soon as they were used.
 func Wipe(secrets []Secret) {
 	for _, s := range secrets {
-		for _, value := range s.Data {
-			clear(value)
-		}
+		wipe(s.Data)
+	}
+}
+
+func wipe(values map[string][]byte) {
+	for _, value := range values {
+		clear(value)
 	}
 }
 
@@ -79,6 +93,7 @@ type Cache struct {
 	log     *slog.Logger
 	metrics metrics
 	vault   *vault
+	now     func() time.Time
 	synced  atomic.Bool
 
 	// anew holds a token when there may be other times at which to try again.
@@ -87,6 +102,7 @@ type Cache struct {
 	mu        sync.RWMutex
 	objects   map[store.Key]*object
 	audiences map[identity.Workload]*audience
+	windows   windows
 	sealed    bool
 }
 
@@ -97,6 +113,8 @@ func New(keys encrypt.Keys, reg prometheus.Registerer, log *slog.Logger) *Cache 
 		keys:      keys,
 		log:       log,
 		vault:     newVault(),
+		now:       time.Now,
+		windows:   newWindows(),
 		anew:      make(chan struct{}, 1),
 		objects:   make(map[store.Key]*object),
 		audiences: make(map[identity.Workload]*audience),
@@ -130,7 +148,7 @@ func (c *Cache) Sealed() bool {
 func (c *Cache) look(w identity.Workload) *view {
 	c.mu.RLock()
 	a := c.audiences[w]
-	if a == nil || a.view != nil {
+	if (a == nil || a.view != nil) && c.windows.same(c.now()) {
 		defer c.mu.RUnlock()
 		v, _ := a.look(w)
 		return v
@@ -138,8 +156,10 @@ func (c *Cache) look(w identity.Workload) *view {
 	c.mu.RUnlock()
 
 	c.mu.Lock()
+	turned := c.turn()
 	v, leftOut := c.audiences[w].look(w)
 	c.mu.Unlock()
+	c.reportTurned(turned)
 	c.reportLeftOut(w, leftOut)
 	return v
 }
@@ -198,11 +218,34 @@ func (c *Cache) instead(w identity.Workload, v *version) *version {
 // read returns the secret of v. What is wrong with v itself is a fault; an
 // error says that it could not be tried.
 func (c *Cache) read(ctx context.Context, v *version) (Secret, *fault, error) {
-	if v.invalid != nil {
-		return Secret{}, &fault{err: v.invalid}, nil
+	switch {
+	case v.hopeless() != nil:
+		return Secret{}, &fault{err: v.hopeless()}, nil
+	case v.output == nil:
+		return c.readSealed(ctx, v)
 	}
-	s := Secret{Name: v.key.Name, Version: v.id(), Data: make(map[string][]byte, len(v.values))}
-	for _, value := range v.values {
+	if err := ctx.Err(); err != nil {
+		return Secret{}, nil, err
+	}
+	joined, sealedAt, err := c.vault.open(v.output.id, func() ([]byte, time.Time, error) { return c.render(v) })
+	if errors.Is(err, ErrSealed) {
+		return Secret{}, nil, err
+	} else if err != nil {
+		return Secret{}, newFault(v, "", err), nil
+	}
+	data, err := v.output.split(joined)
+	if err != nil {
+		clear(joined)
+		return Secret{}, newFault(v, "", err), nil
+	}
+	return Secret{Name: v.key.Name, Version: v.id(), Updated: sealedAt, Data: data}, nil, nil
+}
+
+// readSealed returns the values of v as they were sealed. What is wrong with them is a fault; an error says that it
+// could not be tried.
+func (c *Cache) readSealed(ctx context.Context, v *version) (Secret, *fault, error) {
+	s := Secret{Name: v.key.Name, Version: v.id(), Data: make(map[string][]byte, len(v.sealed))}
+	for _, value := range v.sealed {
 		if err := ctx.Err(); err != nil {
 			Wipe([]Secret{s})
 			return Secret{}, nil, err
@@ -250,7 +293,7 @@ func (c *Cache) open(v *version, key string) (plaintext []byte, err error) {
 			c.log.Error("opening a value broke off", "object", v.key.String(), "key", key, "stack", string(debug.Stack()))
 		}
 	}()
-	return encrypt.Open(v.object.Spec.EncryptedData[key], encrypt.BindingOf(v.object, key), c.keys, time.Now())
+	return encrypt.Open(v.object.Spec.EncryptedData[key], encrypt.BindingOf(v.object, key), c.keys, c.now())
 }
 
 // Wait returns nil as soon as the entity tag of w is another than etag, ctx's
@@ -276,9 +319,11 @@ func (c *Cache) Wait(ctx context.Context, w identity.Workload, etag string) erro
 // wait is over already.
 func (c *Cache) subscribe(w identity.Workload, etag string) (<-chan struct{}, error) {
 	c.mu.Lock()
+	turned := c.turn()
 	served, leftOut := c.audiences[w].look(w)
 	// Logging waits for whoever reads the log: not while c.mu is held.
 	defer c.reportLeftOut(w, leftOut)
+	defer c.reportTurned(turned)
 	defer c.mu.Unlock()
 	if c.sealed {
 		return nil, ErrSealed
@@ -337,7 +382,7 @@ func (c *Cache) untried() (versions []*version) {
 	for _, o := range c.objects {
 		before := o.served()
 		for _, v := range []*version{o.newest, o.last} {
-			if v != nil && v.invalid == nil {
+			if v != nil && v.hopeless() == nil {
 				v.fault = nil
 			}
 		}

@@ -126,6 +126,9 @@ type badKind struct {
 	make   func(r *room, namespace, name string) *v1alpha1.EncryptedSecret
 }
 
+// opens tells whether its values open all the same.
+func (b badKind) opens() bool { return b.reason == "template" }
+
 var badKinds = map[string]badKind{
 	"sealed for another place": {"elsewhere", func(r *room, namespace, name string) *v1alpha1.EncryptedSecret {
 		o := r.one("elsewhere", name, "stolen")
@@ -166,6 +169,20 @@ var badKinds = map[string]badKind{
 		}
 		return o
 	}},
+	"a template that needs a key that is not there": failing(map[string]string{"url": "{{ .user }}"}),
+	"a template that cannot be parsed":              failing(map[string]string{"url": "{{ .password"}),
+	"a template that loops":                         failing(map[string]string{"url": `{{ range 1000000000 }}{{ end }}`}),
+	"a template that prints too much":               failing(map[string]string{"url": `{{ range 9000 }}0123456789012345678901234567890123456789{{ $.password }}{{ end }}`}),
+	"a template that fails after a good key":        failing(map[string]string{"a": "{{ .password }}", "z": "{{ .password | b64dec | fromJson }}"}),
+	"a template for a path":                         failing(map[string]string{"../password": "{{ .password }}"}),
+	"a template without keys":                       failing(nil),
+}
+
+// failing is an object that has a template of these texts, with which there is something wrong.
+func failing(texts map[string]string) badKind {
+	return badKind{"template", func(r *room, namespace, name string) *v1alpha1.EncryptedSecret {
+		return r.templated(namespace, name, texts, map[string]string{"password": "whole"})
+	}}
 }
 
 func TestPromise06_OneBadObjectHarmsOnlyItself(t *testing.T) {
@@ -185,7 +202,7 @@ func TestPromise06_OneBadObjectHarmsOnlyItself(t *testing.T) {
 				t.Errorf("%v versions are counted as %s", n, bad.reason)
 			}
 			log := r.log.String()
-			if n := strings.Count(log, "object=shop/db"); n != 1 {
+			if n := strings.Count(log, "object=shop/db"); n != 1 || strings.Contains(log, "whole") {
 				t.Errorf("it was logged %d times:\n%s", n, log)
 			}
 

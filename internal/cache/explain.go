@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/vsecm/kubectl-vsecm/internal/identity"
+	"github.com/vsecm/kubectl-vsecm/internal/validity"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
 
@@ -44,53 +45,117 @@ func (c *Cache) Explain(ctx context.Context, w identity.Workload) ([]Standing, e
 	if err := c.tryUnread(ctx, w); err != nil {
 		return nil, err
 	}
-	c.mu.Lock()
-	served, news := c.audiences[w].look(w)
-	// Logging waits for whoever reads the log: not while c.mu is held.
-	defer c.reportLeftOut(w, news)
-	defer c.mu.Unlock()
-	if c.sealed {
-		return nil, ErrSealed
+	found, err := c.standings(w)
+	if err != nil {
+		return nil, err
 	}
-	var all []Standing
-	for key, o := range c.objects {
-		if key.Namespace == w.Namespace && o.names(w) {
-			all = append(all, o.standing(served))
-		}
+	all := make([]Standing, len(found))
+	for i, f := range found {
+		all[i] = f.Standing
+		// Not while c.mu is held: there may be many values.
+		all[i].Updated = f.version.updated()
 	}
 	slices.SortFunc(all, func(a, b Standing) int { return strings.Compare(a.Name, b.Name) })
 	return all, nil
 }
 
-// tryUnread opens what w would be served, if nobody has yet.
+// tryUnread opens what w is served and nobody has read yet, and what is served to it instead where that fails.
 func (c *Cache) tryUnread(ctx context.Context, w identity.Workload) error {
-	secrets, _, err := c.Secrets(ctx, w)
-	Wipe(secrets)
-	return err
+	for {
+		unread, err := c.unread(w)
+		if err != nil || len(unread) == 0 {
+			return err
+		}
+		for _, v := range unread {
+			f, err := c.try(ctx, v)
+			if err != nil {
+				return err
+			}
+			c.judge(v, f)
+		}
+	}
+}
+
+func (c *Cache) unread(w identity.Workload) (all []*version, err error) {
+	served := c.look(w)
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if c.sealed {
+		return nil, ErrSealed
+	}
+	for _, v := range served.versions {
+		// One that was overtaken meanwhile stays as it is.
+		if o := c.objects[v.key]; !v.good && o != nil && o.served() == v {
+			all = append(all, v)
+		}
+	}
+	return all, nil
+}
+
+// A found is a standing, but for Updated, and the version that it is about.
+type found struct {
+	Standing
+	version *version
+}
+
+func (c *Cache) standings(w identity.Workload) (all []found, err error) {
+	c.mu.Lock()
+	turned := c.turn()
+	served, leftOut := c.audiences[w].look(w)
+	// Logging waits for whoever reads the log: not while c.mu is held.
+	defer c.reportLeftOut(w, leftOut)
+	defer c.reportTurned(turned)
+	defer c.mu.Unlock()
+	if c.sealed {
+		return nil, ErrSealed
+	}
+	for key, o := range c.objects {
+		if key.Namespace == w.Namespace && o.names(w) {
+			all = append(all, o.standing(w, served))
+		}
+	}
+	return all, nil
 }
 
 // names tells whether w is to read o, or does still.
 func (o *object) names(w identity.Workload) bool {
-	if served := o.served(); served != nil && slices.Contains(served.readers, w) {
+	if v := o.served(); v != nil && slices.Contains(v.readers, w) {
 		return true
 	}
 	return slices.Contains(encrypt.Readers(o.newest.object), w.Name)
 }
 
-// standing returns how o fares with one who is served that.
-func (o *object) standing(that *view) Standing {
-	v := o.served()
-	if v == nil {
-		return Standing{Name: o.newest.key.Name, Version: o.newest.id(), Updated: o.newest.updated(), State: Unreadable, Reason: o.newest.fault.sentence()}
+// standing returns how o fares with w, which is served that.
+func (o *object) standing(w identity.Workload, that *view) found {
+	v, window := o.newest, o.newest.window
+	s := Standing{State: Served, NotBefore: window.NotBefore, ExpiresAt: window.ExpiresAt}
+	switch served := o.served(); {
+	case o.phase == validity.NotYet:
+		s.State, s.Reason = NotYetValid, "it is not valid before "+window.NotBefore.Format(time.RFC3339)
+	case o.phase == validity.Expired:
+		s.State, s.Reason = Expired, "it expired at "+window.ExpiresAt.Format(time.RFC3339)
+	case served == nil:
+		s.State, s.Reason = Unreadable, o.newest.fault.Error()
+	case !slices.Contains(served.readers, w):
+		s.State, s.Reason = Unreadable, "the version that names this workload cannot be read: "+o.newest.why()
+	default:
+		v = served
+		if !slices.Contains(that.versions, served) {
+			s.State, s.Reason = LeftOut, "the workload has more secrets than an answer has room for"
+		} else if served != o.newest {
+			s.Reason = "an older version is served: the newest cannot be read: " + o.newest.why()
+		}
 	}
-	s := Standing{Name: v.key.Name, Version: v.id(), Updated: v.updated(), State: Served}
-	switch {
-	case !slices.Contains(that.versions, v):
-		s.State, s.Reason = LeftOut, "the workload has more secrets than an answer has room for"
-	case v != o.newest && o.newest.fault != nil:
-		s.Reason = "an older version is served, since the newest cannot be read: " + o.newest.fault.sentence()
+	s.Name, s.Version = v.key.Name, v.id()
+	return found{s, v}
+}
+
+// why says why v is not served, of which an older version is.
+func (v *version) why() string {
+	if v.fault == nil {
+		return "it has yet to be tried"
 	}
-	return s
+	return v.fault.Error()
 }
 
 // updated returns when the newest of v's values was sealed, by their headers.

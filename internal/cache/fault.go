@@ -8,7 +8,9 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/internal/answer"
 	"github.com/vsecm/kubectl-vsecm/internal/identity"
+	"github.com/vsecm/kubectl-vsecm/internal/render"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
+	"github.com/vsecm/kubectl-vsecm/pkg/template"
 )
 
 // A fault is why a version cannot be read.
@@ -19,6 +21,10 @@ type fault struct {
 }
 
 func newFault(v *version, key string, err error) *fault {
+	var known *fault
+	if errors.As(err, &known) {
+		return known
+	}
 	f := &fault{key: key, err: err}
 	if errors.Is(err, encrypt.ErrFuture) {
 		if info, err := encrypt.Inspect(v.object.Spec.EncryptedData[key]); err == nil {
@@ -43,19 +49,23 @@ func (f *fault) reason() string {
 		return "too_large"
 	case errors.Is(f.err, encrypt.ErrMalformed):
 		return "malformed"
-	case errors.Is(f.err, errPanic):
+	case errors.As(f.err, new(*template.Error)):
+		return "template"
+	case errors.Is(f.err, errPanic), errors.Is(f.err, render.ErrPanic):
 		return "panic"
 	}
 	return "invalid"
 }
 
-// sentence says what f is, to whoever may read the object.
-func (f *fault) sentence() string {
+// Error says what f is, to whoever may read the object.
+func (f *fault) Error() string {
 	if f.key == "" {
 		return f.err.Error()
 	}
 	return fmt.Sprintf("key %q: %v", f.key, f.err)
 }
+
+func (f *fault) Unwrap() error { return f.err }
 
 // judge takes in that v was seen to open, or that it has a fault, unless v was
 // overtaken meanwhile.
@@ -77,7 +87,7 @@ func (c *Cache) judge(v *version, f *fault) {
 	before := o.served()
 	v.good, v.fault = f == nil, f
 	if v.good && v == o.newest && o.last != nil {
-		c.vault.release(o.last.values)
+		c.vault.release(o.last.values())
 		o.last = nil
 	}
 	served := o.served()

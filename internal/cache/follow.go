@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vsecm/kubectl-vsecm/internal/store"
+	"github.com/vsecm/kubectl-vsecm/internal/validity"
 )
 
 // Run fills the cache from s and follows the changes of s until ctx ends, whose
@@ -44,8 +45,8 @@ func (c *Cache) arrived(ctx context.Context, v *version) {
 	}
 	// Retained, so that what is opened here is kept for the readers that the
 	// change wakes.
-	c.vault.retain(v.values)
-	defer c.vault.release(v.values)
+	c.vault.retain(v.values())
+	defer c.vault.release(v.values())
 	f, err := c.try(ctx, v)
 
 	c.mu.Lock()
@@ -80,11 +81,11 @@ func (c *Cache) admit(v *version) (done bool) {
 		// since the store holds that one: two would cost twice the memory.
 		v.good, v.fault = o.newest.good, o.newest.fault
 		c.replace(v.key, v, o.last)
-	case o != nil && o.served() != nil:
+	case o != nil && o.served() != nil && v.window.At(c.now()) == validity.Valid:
 		return false
 	default:
 		c.replace(v.key, v, nil)
-		if v.invalid != nil {
+		if v.hopeless() != nil {
 			invalid = v.fault
 		}
 	}
@@ -116,8 +117,11 @@ func (c *Cache) goneUnless(seen map[store.Key]bool) {
 	}
 }
 
+// longestSleep bounds the time between two looks at the clock, where there is something to wait for: it may be set.
+const longestSleep = time.Minute
+
 // tryLater tries again, when their time has come, the versions that were
-// sealed in the future.
+// sealed in the future, and looks whose window begins or ends.
 func (c *Cache) tryLater(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -128,7 +132,11 @@ func (c *Cache) tryLater(ctx context.Context) error {
 		case <-c.anew:
 		case <-timer.C:
 		}
-		due, next := c.due(time.Now())
+		c.mu.Lock()
+		turned := c.turn()
+		c.mu.Unlock()
+		c.reportTurned(turned)
+		due, next := c.due(c.now())
 		for _, v := range due {
 			f, err := c.try(ctx, v)
 			if err == nil {
@@ -139,7 +147,7 @@ func (c *Cache) tryLater(ctx context.Context) error {
 		}
 		timer.Stop()
 		if !next.IsZero() {
-			timer.Reset(time.Until(next))
+			timer.Reset(min(next.Sub(c.now()), longestSleep))
 		}
 	}
 }
@@ -157,8 +165,9 @@ func (c *Cache) tryAnew() {
 func (c *Cache) due(now time.Time) (due []*version, next time.Time) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
+	next = c.windows.until
 	if c.sealed {
-		return nil, time.Time{}
+		return nil, next
 	}
 	for _, o := range c.objects {
 		f := o.newest.fault

@@ -1,6 +1,8 @@
 package cache
 
 import (
+	"maps"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
@@ -9,6 +11,7 @@ import (
 
 type metrics struct {
 	opened     prometheus.Counter
+	rendered   prometheus.Counter
 	unreadable *prometheus.CounterVec
 }
 
@@ -52,7 +55,14 @@ func (c *Cache) register(reg prometheus.Registerer) metrics {
 		}
 		return float64(n)
 	})
+	if reg != nil {
+		reg.MustRegister(&expiries{c})
+	}
 	return metrics{
+		rendered: auto.NewCounter(prometheus.CounterOpts{
+			Name: "vsecm_templates_executed_total",
+			Help: "Templates of objects that were executed.",
+		}),
 		opened: auto.NewCounter(prometheus.CounterOpts{
 			Name: "vsecm_values_opened_total",
 			Help: "Sealed values that were decrypted.",
@@ -61,5 +71,27 @@ func (c *Cache) register(reg prometheus.Registerer) metrics {
 			Name: "vsecm_unreadable_versions_total",
 			Help: "Versions of objects that were found unreadable, by reason.",
 		}, []string{"reason"}),
+	}
+}
+
+var descExpires = prometheus.NewDesc("vsecm_object_expires_timestamp_seconds",
+	"When an object expires, or did, as Unix seconds; object is NAMESPACE/NAME. Objects without spec.expiresAt have none.",
+	[]string{"object"}, nil)
+
+// expiries tells when objects expire.
+type expiries struct{ c *Cache }
+
+// Describe implements [prometheus.Collector].
+func (e *expiries) Describe(ch chan<- *prometheus.Desc) { ch <- descExpires }
+
+// Collect implements [prometheus.Collector].
+func (e *expiries) Collect(ch chan<- prometheus.Metric) {
+	e.c.mu.RLock()
+	of := maps.Clone(e.c.windows.of)
+	e.c.mu.RUnlock()
+	for key, w := range of {
+		if !w.ExpiresAt.IsZero() {
+			ch <- prometheus.MustNewConstMetric(descExpires, prometheus.GaugeValue, float64(w.ExpiresAt.Unix()), key.String())
+		}
 	}
 }

@@ -104,7 +104,7 @@ func checkBooks(t *rapid.T, c *Cache) {
 	for _, o := range c.objects {
 		for _, v := range []*version{o.newest, o.last} {
 			if v != nil {
-				for _, value := range v.values {
+				for _, value := range v.values() {
 					refs[value.id]++
 				}
 			}

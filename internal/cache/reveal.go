@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/internal/store"
+	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
 
 // ErrUnreadable says that there is an object, and no version of it that opens.
@@ -13,49 +15,64 @@ var ErrUnreadable = errors.New("the object cannot be read")
 
 // A Revealed is one object's values, for an operator.
 type Revealed struct {
-	// Secret is the object as its workloads get it.
+	// Secret has the values as they were sealed, also where a template makes others of them.
 	Secret
 	// Type of the Kubernetes Secret that the object asks to be delivered as; empty if
 	// it asks for none.
 	Type string
 }
 
-// Reveal returns the version of an object that its workloads are served, whoever they
-// are. The caller must [Wipe] its values. Errors: [store.ErrNotFound],
-// [ErrUnreadable] (which says why, and quotes nothing secret), [ErrSealed], and
-// ctx's.
+// Reveal returns what is sealed in the newest version of an object of which all values open: to whomever it is
+// served, and also where it is not valid now, or its template fails. The caller must [Wipe] its values. Errors:
+// [store.ErrNotFound], [ErrUnreadable] (which says why, and quotes nothing secret), [ErrSealed], and ctx's.
 func (c *Cache) Reveal(ctx context.Context, key store.Key) (Revealed, error) {
-	for {
-		v, err := c.servedOf(key)
-		if err != nil {
-			return Revealed{}, err
-		}
-		s, f, err := c.read(ctx, v)
-		if err != nil {
-			return Revealed{}, err
-		}
-		c.judge(v, f)
-		if f == nil {
-			r := Revealed{Secret: s}
-			if d := v.object.Spec.Secret; d != nil {
-				if r.Type = d.Type; r.Type == "" {
-					r.Type = "Opaque"
-				}
+	versions, err := c.versionsOf(key)
+	if err != nil {
+		return Revealed{}, err
+	}
+	var first *fault // that of the newest version
+	for _, v := range versions {
+		f := &fault{err: v.invalid}
+		if v.invalid == nil {
+			var s Secret
+			if s, f, err = c.readSealed(ctx, v); err != nil {
+				return Revealed{}, err
 			}
-			return r, nil
+			if f == nil {
+				if v.hopeless() == nil && v.output == nil {
+					c.judge(v, nil)
+				}
+				return Revealed{Secret: s, Type: typeOf(v.object)}, nil
+			}
+			c.judge(v, f)
 		}
-		// It is not served any more; the one before it may be.
+		if first == nil {
+			first = f
+		}
+	}
+	return Revealed{}, fmt.Errorf("%s: %w: %w", key, ErrUnreadable, first)
+}
+
+// typeOf returns the type of the Kubernetes Secret that o asks for, or "".
+func typeOf(o *v1alpha1.EncryptedSecret) string {
+	switch d := o.Spec.Secret; {
+	case d == nil:
+		return ""
+	case d.Type == "":
+		return encrypt.DefaultSecretType
+	default:
+		return d.Type
 	}
 }
 
-// SizeOf returns how many bytes the values of an object take in an answer, at most; 0
-// if there is none that can be read. Nothing is decrypted for it.
-func (c *Cache) SizeOf(key store.Key) int {
-	v, err := c.servedOf(key)
-	if err != nil {
-		return 0
+// SizeOf returns how many bytes the sealed values of an object take in an answer, at most; 0
+// if there is none. Nothing is decrypted for it.
+func (c *Cache) SizeOf(key store.Key) (size int) {
+	versions, _ := c.versionsOf(key)
+	for _, v := range versions {
+		size = max(size, v.revealed)
 	}
-	return v.size
+	return size
 }
 
 // Objects returns how many objects there are, readable or not.
@@ -65,22 +82,19 @@ func (c *Cache) Objects() int {
 	return len(c.objects)
 }
 
-func (c *Cache) servedOf(key store.Key) (*version, error) {
+// versionsOf returns the versions of an object that are kept, the newest first.
+func (c *Cache) versionsOf(key store.Key) ([]*version, error) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	if c.sealed {
 		return nil, ErrSealed
 	}
 	o := c.objects[key]
-	if o == nil {
+	switch {
+	case o == nil:
 		return nil, fmt.Errorf("%s: %w", key, store.ErrNotFound)
+	case o.last == nil:
+		return []*version{o.newest}, nil
 	}
-	if v := o.served(); v != nil {
-		return v, nil
-	}
-	f := o.newest.fault
-	if f.key == "" {
-		return nil, fmt.Errorf("%s: %w: %w", key, ErrUnreadable, f.err)
-	}
-	return nil, fmt.Errorf("%s: %w: key %q: %w", key, ErrUnreadable, f.key, f.err)
+	return []*version{o.newest, o.last}, nil
 }

@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -66,10 +67,13 @@ func TestRevealTellsTheTypeOfTheKubernetesSecret(t *testing.T) {
 	}
 }
 
-// Operators are served what workloads are: the last version that opens, and else none.
+// Operators see the last version that opens, and else none.
 func TestRevealOfAnObjectThatDoesNotOpen(t *testing.T) {
 	key := store.Key{Namespace: "shop", Name: "db"}
 	for name, bad := range badKinds {
+		if bad.opens() {
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
 			r := newRoom(t)
 			r.apply(bad.make(r, "shop", "db"))
@@ -106,5 +110,52 @@ func TestASealedCacheRevealsNothing(t *testing.T) {
 	r.cache.Unseal()
 	if _, err := r.cache.Reveal(t.Context(), key); err != nil {
 		t.Error(err)
+	}
+}
+
+// What is sealed is shown, whether or not anything comes of it.
+func TestRevealShowsWhatIsSealed(t *testing.T) {
+	const first, second = "correct horse", "battery staple"
+	key := store.Key{Namespace: "shop", Name: "db"}
+	over, ahead := window{until: time.Now().Add(-time.Hour)}, window{from: time.Now().Add(time.Hour)}
+	bad := map[string]string{"url": "{{ .user }}"}
+	tests := map[string]struct {
+		texts  map[string]string
+		window window
+	}{
+		"with a template":                 {texts: map[string]string{"url": "db://{{ .password }}"}},
+		"with a template that fails":      {texts: bad},
+		"with one that cannot be parsed":  {texts: map[string]string{"url": "{{"}},
+		"expired":                         {window: over},
+		"not valid yet":                   {window: ahead},
+		"expired, its template fails":     {bad, over},
+		"not yet valid, its template too": {bad, ahead},
+	}
+	for name, tt := range tests {
+		for _, before := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, served before: %t", name, before), func(t *testing.T) {
+				r := newRoom(t)
+				r.run()
+				if before {
+					r.applyAndSee(r.one("shop", "db", first))
+					r.expect(db, map[string]string{"db/password": first})
+				}
+				o := r.one("shop", "db", second)
+				if tt.texts != nil {
+					o = r.templated("shop", "db", tt.texts, map[string]string{"password": second})
+				}
+				r.applyAndSee(tt.window.set(o))
+				for range 2 {
+					got, err := r.cache.Reveal(t.Context(), key)
+					if err != nil || len(got.Data) != 1 || string(got.Data["password"]) != second || got.Version != newVersion(o).id() {
+						t.Errorf("it reveals %v, %v", got, err)
+					}
+				}
+				// Nothing that was revealed is served by that.
+				if tt.window != (window{}) {
+					r.expect(db, nil)
+				}
+			})
+		}
 	}
 }

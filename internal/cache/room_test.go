@@ -129,6 +129,12 @@ func sealAt(t testing.TB, key *unseal.RootKey, at time.Time, namespace, name str
 	o := &v1alpha1.EncryptedSecret{}
 	o.Namespace, o.Name = namespace, name
 	o.Spec.Workloads = workloads
+	return sealInto(t, key, at, o, values)
+}
+
+// sealInto seals values for where o is, and as it is.
+func sealInto(t testing.TB, key *unseal.RootKey, at time.Time, o *v1alpha1.EncryptedSecret, values map[string]string) *v1alpha1.EncryptedSecret {
+	t.Helper()
 	o.Spec.EncryptedData = make(map[string]string)
 	for k, v := range values {
 		sealed, err := encrypt.Seal([]byte(v), encrypt.BindingOf(o, k), []encrypt.Recipient{key.Recipient()}, at)

@@ -134,7 +134,7 @@ func TestSealingWhileAValueIsOpenedKeepsNothing(t *testing.T) {
 			r := newRoom(t)
 			r.apply(r.one("shop", "db", "x"))
 			r.run()
-			id := r.cache.objects[store.Key{Namespace: "shop", Name: "db"}].newest.values[0].id
+			id := r.cache.objects[store.Key{Namespace: "shop", Name: "db"}].newest.sealed[0].id
 			plaintext := []byte("correct horse")
 			got, _, err := r.cache.vault.open(id, func() ([]byte, time.Time, error) {
 				meanwhile(r.cache)
@@ -176,7 +176,7 @@ func TestSealingWhileAValueIsOpenedIsNoFault(t *testing.T) {
 			r := newRoom(t)
 			r.apply(r.one("shop", "db", "x"))
 			r.run()
-			id := r.cache.objects[store.Key{Namespace: "shop", Name: "db"}].newest.values[0].id
+			id := r.cache.objects[store.Key{Namespace: "shop", Name: "db"}].newest.sealed[0].id
 			_, _, err := r.cache.vault.open(id, func() ([]byte, time.Time, error) {
 				meanwhile(r.cache)
 				return nil, time.Time{}, errors.New("the key is not held")

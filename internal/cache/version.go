@@ -9,25 +9,32 @@ import (
 	"hash"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/internal/answer"
 	"github.com/vsecm/kubectl-vsecm/internal/identity"
+	"github.com/vsecm/kubectl-vsecm/internal/render"
 	"github.com/vsecm/kubectl-vsecm/internal/store"
+	"github.com/vsecm/kubectl-vsecm/internal/validity"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
 
 // A version is one state of an object: who may read it, what its values are
 // bound to, and the values.
 type version struct {
-	key     store.Key
-	object  *v1alpha1.EncryptedSecret // shared with the store
-	digest  [sha256.Size]byte
-	shown   string // the beginning of digest, as readers see it
-	readers []identity.Workload
-	values  []value // sorted by key
-	size    int     // the bytes it takes in an answer, at most
-	invalid error   // why it is never to be opened
+	key      store.Key
+	object   *v1alpha1.EncryptedSecret // shared with the store
+	digest   [sha256.Size]byte
+	shown    string // the beginning of digest, as readers see it
+	readers  []identity.Workload
+	sealed   []value // sorted by key
+	output   *output // what its template makes of them; nil without a template
+	window   validity.Window
+	size     int   // the bytes it takes in an answer, at most
+	revealed int   // the bytes that its sealed values take in one, at most
+	invalid  error // why it is never to be opened
+	broken   error // why its template is never to be executed
 
 	// Guarded by Cache.mu: whether all values were seen to open, or why they
 	// do not.
@@ -56,9 +63,7 @@ func newVersion(o *v1alpha1.EncryptedSecret) *version {
 	case len(o.Spec.EncryptedData) > encrypt.MaxKeys:
 		v.invalid = fmt.Errorf("%d keys, of at most %d", len(o.Spec.EncryptedData), encrypt.MaxKeys)
 	}
-	if v.invalid != nil {
-		v.fault = &fault{err: v.invalid}
-	}
+	v.window = validity.Of(o)
 	names := encrypt.Readers(o)
 
 	h := newHash("vsecm.com/version v1")
@@ -70,21 +75,57 @@ func newVersion(o *v1alpha1.EncryptedSecret) *version {
 		for _, key := range keys {
 			h.text(key, o.Spec.EncryptedData[key])
 		}
+		v.fault = &fault{err: v.invalid}
+		h.template(o.Spec.Template)
+		h.window(v.window)
 		v.setDigest(h.sum())
 		return v
 	}
 	for _, name := range names {
 		v.readers = append(v.readers, identity.Workload{Namespace: o.Namespace, Name: name})
 	}
-	v.values = make([]value, len(keys))
+	v.sealed = make([]value, len(keys))
 	v.size = answer.SecretSize(o.Name)
 	for i, key := range keys {
-		v.values[i] = value{key: key, id: idOf(encrypt.BindingOf(o, key), o.Spec.EncryptedData[key])}
+		v.sealed[i] = value{key: key, id: idOf(encrypt.BindingOf(o, key), o.Spec.EncryptedData[key])}
 		v.size += answer.ValueSize(key, base64.StdEncoding.DecodedLen(len(o.Spec.EncryptedData[key])))
-		h.text(key, string(v.values[i].id[:]))
+		h.text(key, string(v.sealed[i].id[:]))
 	}
+	v.revealed = v.size
+	h.template(o.Spec.Template)
+	h.window(v.window)
 	v.setDigest(h.sum())
+	if o.Spec.Template != nil {
+		v.template()
+	}
 	return v
+}
+
+// template takes in what v's template makes.
+func (v *version) template() {
+	made, err := render.Of(v.object)
+	if err != nil {
+		v.broken, v.fault = err, &fault{err: err}
+		return
+	}
+	v.output = &output{keys: made.Keys, id: outputID(v.digest)}
+	v.size = answer.SecretSize(v.key.Name) + v.output.size(made.Limit)
+}
+
+// values are all that the vault keeps of v.
+func (v *version) values() []value {
+	if v.output == nil {
+		return v.sealed
+	}
+	return append(slices.Clip(v.sealed), value{id: v.output.id})
+}
+
+// hopeless returns why v can never be read, whatever keys there are.
+func (v *version) hopeless() error {
+	if v.invalid != nil {
+		return v.invalid
+	}
+	return v.broken
 }
 
 func (v *version) setDigest(sum [sha256.Size]byte) {
@@ -140,6 +181,42 @@ func (h *canonicalHash) text(parts ...string) {
 			h.hash.Write(h.piece[:n])
 			s = s[n:]
 		}
+	}
+}
+
+// template and window write what an object has not without any effect: it has the version then that it had before there
+// were such things. No key begins with #.
+func (h *canonicalHash) template(t *v1alpha1.Template) {
+	if t == nil {
+		return
+	}
+	h.text("#template")
+	h.number(len(t.Data))
+	for _, key := range slices.Sorted(maps.Keys(t.Data)) {
+		value := t.Data[key]
+		h.text(key)
+		if value.Text == nil {
+			h.number(0)
+		} else {
+			h.number(1)
+			h.text(*value.Text)
+		}
+		h.text(string(value.JSON), string(value.YAML))
+	}
+}
+
+func (h *canonicalHash) window(w validity.Window) {
+	if w == (validity.Window{}) {
+		return
+	}
+	h.text("#window")
+	for _, t := range []time.Time{w.NotBefore, w.ExpiresAt} {
+		if t.IsZero() {
+			h.number(0)
+			continue
+		}
+		h.number(1)
+		h.text(t.UTC().Format(time.RFC3339Nano))
 	}
 }
 
