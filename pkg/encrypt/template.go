@@ -211,8 +211,11 @@ func (s structure) MarshalYAML() (any, error) {
 // blockStyle has the library write nodes that were JSON as people do.
 func blockStyle(n *yaml.Node) {
 	n.Style = 0
-	if n.Tag == "!!str" && strings.Contains(n.Value, "\n") {
+	switch {
+	case n.Tag == "!!str" && strings.Contains(n.Value, "\n"):
 		n.Style = yaml.LiteralStyle
+	case n.Tag == "!!str" && oldBoolean(n):
+		n.Style = yaml.DoubleQuotedStyle // which the library does of its own for no node
 	}
 	for _, c := range n.Content {
 		blockStyle(c)
