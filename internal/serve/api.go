@@ -18,13 +18,8 @@ import (
 	"github.com/vsecm/kubectl-vsecm/internal/problem"
 )
 
-const (
-	// maxConnectionAge is when a connection is asked to close after its
-	// answer, so that a client is verified again, against the bundle of then.
-	maxConnectionAge = 30 * time.Minute
-	// maxStreams bounds the requests that one HTTP/2 connection has open.
-	maxStreams = 32
-)
+// maxStreams bounds the requests that one HTTP/2 connection has open.
+const maxStreams = 32
 
 // A call is one request to the API, and what its log line and its metrics will
 // say.
@@ -36,6 +31,8 @@ type call struct {
 	object  string
 	outcome string
 	code    int
+	plain   bool        // errors are no JSON
+	flood   bool        // it was refused as one too many
 	conn    *connection // of the TLS listener
 	peer    *peer       // nil: anonymous
 
@@ -63,9 +60,9 @@ func (s *Server) apiServer() *http.Server {
 // route answer, and accounts for it.
 func (s *Server) api(w http.ResponseWriter, r *http.Request) {
 	start := s.now()
-	c := &call{id: requestID(), route: "other", actor: audit.Anonymous, verb: verbOf(r.Method), object: "unknown"}
+	c := &call{id: requestID(), route: "other", actor: audit.Anonymous, verb: verbOf(r.Method), object: "unknown", plain: r.URL.Path == vsecmPath}
 	defer s.account(w, c, start)
-	if !s.identify(w, r, c) {
+	if !s.identify(w, r, c) || !s.mayAsk(w, c) {
 		return
 	}
 	switch r.URL.Path {
@@ -73,6 +70,16 @@ func (s *Server) api(w http.ResponseWriter, r *http.Request) {
 		c.route, c.object = "secrets", "secrets"
 		if c.acceptGET(w, r) {
 			s.secrets(w, r, c)
+		}
+	case vsecmPath:
+		c.route, c.object = "vsecm-secrets", "secrets"
+		if c.acceptGET(w, r) {
+			s.vsecm(w, r, c)
+		}
+	case "/v1/inspect":
+		c.route, c.object = "inspect", "inspect"
+		if c.acceptGET(w, r) {
+			s.inspect(w, r, c)
 		}
 	case "/v1/recipient":
 		c.route, c.object = "recipient", "recipient"
@@ -111,35 +118,29 @@ func (s *Server) account(w http.ResponseWriter, c *call, start time.Time) {
 }
 
 // identify finds out from the connection's certificate who calls. One that
-// does not verify, or has expired since, is refused whatever the call, and its
-// connection is closed.
+// does not verify, or not any more, or has expired since, is refused whatever the
+// call, and its connection is closed.
 func (s *Server) identify(w http.ResponseWriter, r *http.Request, c *call) bool {
 	conn := r.Context().Value(connectionKey{}).(*connection)
-	conn.once.Do(func() {
-		conn.peer, conn.err = s.peerOf(r.TLS.PeerCertificates)
-		if conn.peer != nil {
-			conn.known.Store(true)
-			conn.door.know(conn)
-		}
-	})
 	c.conn = conn
-	if conn.err != nil {
+	v := s.judge(conn, r.TLS.PeerCertificates)
+	if v.err != nil {
 		// Whoever the certificate names, it was not proven. A new connection
 		// is judged anew: Safe's bundle may be the one that is behind.
 		c.actor = audit.Unverified
 		closeAfter(w)
-		c.refuse(w, problem.Unauthorized, conn.err.Error())
+		c.refuse(w, problem.Unauthorized, v.err.Error())
 		return false
 	}
 	now := s.now()
-	if now.Sub(conn.opened) > maxConnectionAge {
+	if now.After(conn.until) {
 		closeAfter(w)
 	}
-	if conn.peer == nil {
+	if v.peer == nil {
 		return true
 	}
-	c.peer, c.actor = conn.peer, conn.peer.id.String()
-	if now.After(conn.peer.notAfter) {
+	c.peer, c.actor = v.peer, v.peer.id.String()
+	if now.After(v.peer.notAfter) {
 		closeAfter(w)
 		c.refuse(w, problem.Unauthorized, "the X.509-SVID has expired; connect again with a new one")
 		return false
@@ -169,6 +170,10 @@ func (c *call) acceptGET(w http.ResponseWriter, r *http.Request) bool {
 // refuse answers with a problem.
 func (c *call) refuse(w http.ResponseWriter, t problem.Type, detail string) {
 	c.outcome, c.code = string(t), t.Status()
+	if c.plain {
+		writePlain(w, t, detail, c.id)
+		return
+	}
 	problem.Write(w, t, detail, c.id)
 }
 

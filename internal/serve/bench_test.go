@@ -13,6 +13,8 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"github.com/vsecm/kubectl-vsecm/internal/attempts"
 )
 
 const (
@@ -35,7 +37,7 @@ func BenchmarkFetch(b *testing.B) {
 		option func(*http.Transport)
 	}{{"h1", http1}, {"h2", func(*http.Transport) {}}} {
 		for _, size := range []int{32, 4096} {
-			s := newSafe(b)
+			s := newSafe(b, unhurried)
 			s.apply("shop", "db", map[string]string{"password": strings.Repeat("x", size)})
 			c := s.client(svc("shop", "db"), protocol.option, func(t *http.Transport) { t.MaxIdleConnsPerHost = 2 * benchClients })
 			var answer reply
@@ -49,6 +51,12 @@ func BenchmarkFetch(b *testing.B) {
 			b.Run(name+"/not-modified", func(b *testing.B) { compare(b, c, bare, s.url, answer.Header.Get("ETag")) })
 		}
 	}
+}
+
+// unhurried lets one workload ask as often as a benchmark does. Its requests are counted all the
+// same.
+func unhurried(s *safe) {
+	s.requests = attempts.New(time.Microsecond, 1_000_000, attempts.Most)
 }
 
 func compare(b *testing.B, c *http.Client, bare, safe, etag string) {

@@ -2,6 +2,7 @@ package serve
 
 import (
 	"crypto/tls"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"sync"
@@ -21,9 +22,9 @@ const (
 // A connection is what is known of a client's connection to the TLS listener.
 type connection struct {
 	net.Conn
-	opened time.Time
-	from   string // as [attempts.From] tells
-	door   *door
+	until time.Time // when it is to end
+	from  string    // as [attempts.From] tells
+	door  *door
 
 	// Guarded by door.mu.
 	inside, stranger bool
@@ -33,11 +34,10 @@ type connection struct {
 	// certificate that the client was shown.
 	audience string
 
-	// The certificate is the connection's, so it is verified once.
-	once  sync.Once
-	peer  *peer
-	err   error
-	known atomic.Bool // whether it verified
+	// Whom the certificate names is judged once, and again when the bundle has changed.
+	verdict atomic.Pointer[verdict]
+	judging sync.Mutex
+	known   atomic.Bool // whether it verified
 
 	watches int // open; guarded by watchLimit.mu
 
@@ -45,12 +45,23 @@ type connection struct {
 	idle *time.Timer // ends the connection; nil unless it is anonymous and idle
 }
 
+// maxConnectionAge is when a connection ends, at the latest, so that whatever it was believed
+// for is believed for as long. Those that began together, as after a start of Safe, do not
+// end together: each ends by up to connectionJitter earlier.
+const (
+	maxConnectionAge = 30 * time.Minute
+	connectionJitter = 5 * time.Minute
+)
+
+func connectionAge() time.Duration { return maxConnectionAge - rand.N(connectionJitter) }
+
 type connectionKey struct{}
 
 // A connectionListener makes connections.
 type connectionListener struct {
 	net.Listener
 	now  func() time.Time
+	age  func() time.Duration
 	door *door
 	// refused is told of each connection that is cut off for want of room.
 	refused func()
@@ -63,7 +74,7 @@ func (l connectionListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		c := &connection{Conn: conn, opened: l.now(), from: attempts.From(conn.RemoteAddr().String()), door: l.door}
+		c := &connection{Conn: conn, until: l.now().Add(l.age()), from: attempts.From(conn.RemoteAddr().String()), door: l.door}
 		out := l.door.enter(c)
 		if out != nil {
 			l.refused()

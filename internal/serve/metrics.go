@@ -50,7 +50,7 @@ func newMetrics(reg prometheus.Registerer, s *Server) (*metrics, error) {
 		}),
 		leftOut: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "vsecm_audit_left_out_total",
-			Help: "Calls without proof of who calls that the audit log lacks, because too many came from one address.",
+			Help: "Calls that the audit log lacks: without proof of who calls, because too many came from one address, or a workload's that were refused as too many.",
 		}),
 	}
 	expiry := gauge("vsecm_svid_not_after_timestamp_seconds", "When Safe's own X.509-SVID expires, in Unix seconds; 0 when it has none.", func() float64 {

@@ -20,9 +20,16 @@ import (
 
 // secrets answers GET /v1/secrets.
 func (s *Server) secrets(w http.ResponseWriter, r *http.Request, c *call) {
-	watch, ok := s.mayRead(w, r, c)
-	if !ok {
+	watch, err := watchWanted(r)
+	if err != nil {
+		c.refuse(w, problem.BadRequest, err.Error())
 		return
+	}
+	if !s.mayRead(w, c) {
+		return
+	}
+	if watch {
+		c.route, c.verb = "secrets-watch", "watch"
 	}
 	workload, known := c.peer.workload, r.Header.Get("If-None-Match")
 	if etag := s.Cache.ETag(workload); matches(known, etag) {
@@ -74,9 +81,8 @@ func (s *Server) read(ctx context.Context, w identity.Workload) (body []byte, ob
 	return encode(list), objectOf(w, list), etag, nil
 }
 
-// mayRead judges who asks, and what for.
-func (s *Server) mayRead(w http.ResponseWriter, r *http.Request, c *call) (watch, ok bool) {
-	watch, err := watchWanted(r)
+// mayRead judges who asks. Who may not read has been refused.
+func (s *Server) mayRead(w http.ResponseWriter, c *call) bool {
 	switch {
 	case s.Source == nil && s.Cache.Sealed():
 		// Nobody can say who they are here, and what is sealed says that first.
@@ -87,8 +93,6 @@ func (s *Server) mayRead(w http.ResponseWriter, r *http.Request, c *call) (watch
 		c.refuse(w, problem.Unauthorized, "this call needs an X.509-SVID as client certificate")
 	case c.peer.unknown != nil:
 		c.refuse(w, problem.Forbidden, c.peer.unknown.Error())
-	case err != nil:
-		c.refuse(w, problem.BadRequest, err.Error())
 	case s.Cache.Sealed():
 		c.refuse(w, problem.Sealed, "")
 	case !s.Cache.Synced():
@@ -96,12 +100,9 @@ func (s *Server) mayRead(w http.ResponseWriter, r *http.Request, c *call) (watch
 		w.Header().Set("Retry-After", "1")
 		c.refuse(w, problem.Unavailable, "safe is starting")
 	default:
-		if watch {
-			c.route, c.verb = "secrets-watch", "watch"
-		}
-		return watch, true
+		return true
 	}
-	return false, false
+	return false
 }
 
 func watchWanted(r *http.Request) (bool, error) {
@@ -132,10 +133,11 @@ func (s *Server) waitForChange(w http.ResponseWriter, r *http.Request, c *call, 
 	s.metrics.watches.Inc()
 	defer s.metrics.watches.Dec()
 
-	left := c.peer.notAfter.Sub(s.now())
+	// It ends with the SVID, and with the connection.
+	now := s.now()
 	hold := s.hold()
-	if left < hold {
-		hold = left
+	if left := min(c.peer.notAfter.Sub(now), c.conn.until.Sub(now)); left < hold {
+		hold = max(left, 0)
 		closeAfter(w)
 	}
 	// The server's own deadline is that of a short call.
@@ -151,7 +153,8 @@ func (s *Server) waitForChange(w http.ResponseWriter, r *http.Request, c *call, 
 	err = s.Cache.Wait(ctx, c.peer.workload, etag)
 	switch {
 	case err == nil:
-		return true
+		// Who began to wait a while ago may not be trusted any more.
+		return s.identify(w, r, c)
 	case ctx.Err() != nil:
 		if s.stopping.Err() != nil {
 			closeAfter(w)

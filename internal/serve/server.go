@@ -4,6 +4,9 @@
 // # The API
 //
 //	GET  /v1/secrets      a workload's secrets, over SPIFFE mTLS
+//	GET  /v1/inspect      who a workload is, and how its secrets fare
+//	GET  /workload/v1/secrets
+//	                      its own secret, for clients of VMware Secrets Manager
 //	GET  /v1/recipient    the public key, for anyone
 //	GET  /v1/seal-status  whether Safe holds its root key, for anyone
 //	GET  /v1/status       how Safe fares, for operators, as all that follows
@@ -50,7 +53,7 @@
 // Each listener has a bounded number of connections, on the TLS listener also each
 // address, and those who have not said who they are; and each connection of
 // HTTP/2 has one of requests. One connection may hold 8 watches open, one workload
-// 10,000. The answers that their clients have not read yet are bounded in bytes,
+// 10,000; a workload has 1,000 requests a second, after 30,000 at once (429). The answers that their clients have not read yet are bounded in bytes,
 // for each workload (429) and in all (503). What is longer than the client would
 // take is not sent: package cache leaves out what an answer has no room for.
 package serve
@@ -206,6 +209,7 @@ type Server struct {
 
 	webhookCertificate *certificateDir // nil: the webhooks are served over plain HTTP
 
+	requests  *attempts.Attempts // of workloads, each of which has an account
 	unseals   *attempts.Attempts // that fail, by actor and credential
 	unsealing *attempts.Attempts // that fail, everybody's
 	backups   *semaphore.Weighted
@@ -219,6 +223,7 @@ type Server struct {
 	// Tests replace these.
 	now          func() time.Time
 	hold         func() time.Duration
+	age          func() time.Duration
 	readTimeout  time.Duration
 	writeTimeout time.Duration
 	backupStall  time.Duration
@@ -234,6 +239,7 @@ func New(c Config) (*Server, error) {
 		Config:    c,
 		watches:   newWatchLimit(maxWatches),
 		budget:    newBudget(maxBytes, maxWorkloadBytes, roomWait),
+		requests:  attempts.New(requestEvery, requestBurst, attempts.Most),
 		unseals:   attempts.New(unsealEvery, unsealBurst, attempts.Most),
 		unsealing: attempts.New(allUnsealsEvery, allUnsealsBurst, 1),
 		backups:   semaphore.NewWeighted(maxBackups),
@@ -245,6 +251,7 @@ func New(c Config) (*Server, error) {
 
 		now:          time.Now,
 		hold:         holdFor,
+		age:          connectionAge,
 		readTimeout:  readTimeout,
 		writeTimeout: writeTimeout,
 		backupStall:  backupStall,
@@ -295,7 +302,7 @@ func (s *Server) Run(ctx context.Context, l Listeners) error {
 		if l == nil {
 			return nil
 		}
-		return connectionListener{l, s.now, newDoor(most), refused.Inc}
+		return connectionListener{l, s.now, s.age, newDoor(most), refused.Inc}
 	}
 	run(behindDoor(l.API, s.connections, s.metrics.connectionsRefused), 0, "the API", s.apiServer())
 	if s.Hooks != nil {

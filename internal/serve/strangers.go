@@ -9,7 +9,8 @@ import (
 )
 
 // From one address, calls of which nothing proves who makes them leave so many lines in the
-// audit log: they cost their caller nothing, and a full disk costs a node everything.
+// audit log, as do those of a workload that were one too many: they cost their caller
+// nothing, and a full disk costs a node everything.
 const (
 	lineEvery = time.Second
 	lineBurst = 60
@@ -35,12 +36,21 @@ func (s *Server) answersAnyone(w http.ResponseWriter, c *call) bool {
 // leavesALine takes the room for a call's line in the audit log. A call that has none is
 // counted, and that there are such is said in Safe's log.
 func (s *Server) leavesALine(c *call) bool {
-	if !c.stranger() || s.strangers.Take(c.conn.from, s.now()) {
+	var from string
+	switch {
+	case c.flood:
+		from = c.peer.account
+	case c.stranger():
+		from = c.conn.from
+	default:
+		return true
+	}
+	if s.strangers.Take(from, s.now()) {
 		return true
 	}
 	s.metrics.leftOut.Inc()
 	s.flooded.Do(func() {
-		s.Log.Warn("so many calls show nothing that proves who makes them that the audit log lacks some", "address", c.conn.from)
+		s.Log.Warn("there are so many calls that the audit log lacks some of those that prove nothing or were too many", "from", from)
 	})
 	return false
 }

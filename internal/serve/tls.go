@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
@@ -14,7 +15,7 @@ import (
 
 // tlsConfig asks clients for an X.509-SVID without demanding it, because some
 // calls are anyone's. What was shown is verified when the connection's first
-// request comes ([Server.peerOf]), not in the handshake: the client of a
+// request comes ([Server.judge]), not in the handshake: the client of a
 // handshake that fails in TLS 1.3 often sees no more than a broken connection,
 // whereas a request is answered with the reason, and is on record. A certificate
 // that does not verify opens less than none at all.
@@ -42,6 +43,52 @@ type peer struct {
 	// workload is who that is, unless unknown says why it is nobody.
 	workload identity.Workload
 	unknown  error
+	// account is whose requests are counted together.
+	account string
+}
+
+// A verdict is who the client of a connection is, by a trust bundle.
+type verdict struct {
+	peer *peer // nil: it showed no certificate
+	err  error // why what it showed proves nothing; its text is for the client
+	by   *x509bundle.Bundle
+}
+
+// judge returns who the client of conn is, by the certificates that it showed in the
+// handshake and the trust bundle of now.
+func (s *Server) judge(conn *connection, certs []*x509.Certificate) *verdict {
+	v := conn.verdict.Load()
+	if len(certs) == 0 {
+		if v == nil {
+			v = &verdict{}
+			conn.verdict.Store(v)
+		}
+		return v
+	}
+	// While no bundle can be had, nobody new is let in, and who is in stays so until the
+	// connection ends.
+	by, err := s.Source.GetX509BundleForTrustDomain(s.Workloads.TrustDomain())
+	if v != nil && (err != nil || v.by == by) {
+		return v
+	}
+	conn.judging.Lock()
+	defer conn.judging.Unlock()
+	if v = conn.verdict.Load(); v != nil && v.by == by {
+		return v
+	}
+	if v != nil && v.by != nil && by.Equal(v.by) {
+		// Another SVID of Safe's own came with the bundle as it was.
+		v = &verdict{peer: v.peer, err: v.err, by: by}
+	} else {
+		v = &verdict{by: by}
+		v.peer, v.err = s.peerOf(certs)
+	}
+	conn.verdict.Store(v)
+	if v.peer != nil {
+		conn.known.Store(true)
+		conn.door.know(conn)
+	}
+	return v
 }
 
 // peerOf verifies the certificates that a connection showed, with the bundle
@@ -65,6 +112,10 @@ func (s *Server) peerOf(certs []*x509.Certificate) (*peer, error) {
 			p.notAfter = c.NotAfter
 		}
 	}
-	p.workload, p.unknown = s.Workloads.Workload(id)
+	if p.workload, p.unknown = s.Workloads.Workload(id); p.unknown != nil {
+		p.account = id.String()
+	} else {
+		p.account = p.workload.String()
+	}
 	return p, nil
 }
