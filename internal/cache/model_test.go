@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -18,6 +19,28 @@ type sample struct {
 	object *v1alpha1.EncryptedSecret
 	good   bool
 	value  string
+	window window
+}
+
+// valid tells whether the sample is delivered at now.
+func (s sample) valid(now time.Time) bool {
+	return !now.Before(s.window.from) && (s.window.until.IsZero() || now.Before(s.window.until))
+}
+
+// A past is what a cache should know of one object.
+type past struct {
+	newest sample
+	good   *sample // the last good version, of which nothing is known any more once the object was outside its window
+}
+
+// pass takes in that it is now.
+func (p *past) pass(now time.Time) {
+	switch newest := p.newest; {
+	case !newest.valid(now):
+		p.good = nil
+	case newest.good:
+		p.good = &newest
+	}
 }
 
 func (s sample) readers() []string {
@@ -27,8 +50,8 @@ func (s sample) readers() []string {
 	return []string{s.object.Name}
 }
 
-// TestReadersGetTheLastGoodVersion lets versions come and go at random. What
-// is read must be the newest good version of each object, and the books of the
+// TestReadersGetTheLastGoodVersion lets versions come and go at random, and time pass. What
+// is read must be the newest good version of each object, within the window of the newest one, and the books of the
 // cache must balance at any time.
 func TestReadersGetTheLastGoodVersion(t *testing.T) {
 	r := newRoom(t)
@@ -37,33 +60,58 @@ func TestReadersGetTheLastGoodVersion(t *testing.T) {
 		for i, workloads := range [][]string{nil, {"db"}, {"db", "api"}, {"web"}} {
 			for n := range 2 {
 				value := fmt.Sprintf("%s-%d-%d", name, i, n)
-				samples = append(samples, sample{r.one("shop", name, value, workloads...), true, value})
+				samples = append(samples, sample{object: r.one("shop", name, value, workloads...), good: true, value: value})
 			}
 		}
+		samples = append(samples, sample{
+			object: r.templated("shop", name, map[string]string{"password": "{{ .a }}-made"}, map[string]string{"a": name}), good: true, value: name + "-made",
+		})
 		for _, kind := range slices.Sorted(maps.Keys(badKinds)) {
 			samples = append(samples, sample{object: badKinds[kind].make(r, "shop", name)})
+		}
+	}
+	start := time.Now()
+	minute := func(n int) time.Time { return start.Add(time.Duration(n) * time.Minute) } // what is sealed in the future waits for longer
+	for _, s := range samples {
+		for _, w := range []window{{minute(1), time.Time{}}, {time.Time{}, minute(2)}, {minute(1), minute(3)}, {minute(2), minute(1)}} {
+			s.object, s.window = w.set(s.object.DeepCopy()), w
+			samples = append(samples, s)
 		}
 	}
 	workloads := []string{"db", "api", "web", "thief"}
 
 	rapid.Check(t, func(t *rapid.T) {
 		c := r.newCache()
-		newest := make(map[string]sample) // the newest good version of each object
-		exact := true                     // nothing came while the cache was sealed
+		now := &clock{now: start}
+		c.now = now.get
+		known := make(map[string]*past)
+		exact := true // nothing came while the cache was sealed
 		t.Repeat(map[string]func(*rapid.T){
 			"": func(t *rapid.T) { checkBooks(t, c) },
 			"arrives": func(t *rapid.T) {
 				s := rapid.SampledFrom(samples).Draw(t, "sample")
 				c.arrived(t.Context(), newVersion(s.object))
-				if s.good {
-					newest[s.object.Name] = s
+				if p := known[s.object.Name]; p == nil {
+					known[s.object.Name] = &past{newest: s}
+				} else {
+					p.newest = s
 				}
+				known[s.object.Name].pass(now.get())
 				exact = exact && !c.sealed
+			},
+			"time passes": func(t *rapid.T) {
+				now.set(minute(rapid.IntRange(0, 4).Draw(t, "minute")))
+				c.mu.Lock()
+				c.turn()
+				c.mu.Unlock()
+				for _, p := range known {
+					p.pass(now.get())
+				}
 			},
 			"goes": func(t *rapid.T) {
 				name := rapid.SampledFrom([]string{"db", "api"}).Draw(t, "name")
 				c.gone(store.Key{Namespace: "shop", Name: name})
-				delete(newest, name)
+				delete(known, name)
 			},
 			"is sealed":   func(*rapid.T) { c.Seal() },
 			"is unsealed": func(*rapid.T) { c.Unseal() },
@@ -84,9 +132,9 @@ func TestReadersGetTheLastGoodVersion(t *testing.T) {
 					got[s.Name] = string(s.Data["password"])
 				}
 				want := make(map[string]string)
-				for name, s := range newest {
-					if slices.Contains(s.readers(), w.Name) {
-						want[name] = s.value
+				for name, p := range known {
+					if p.good != nil && slices.Contains(p.good.readers(), w.Name) {
+						want[name] = p.good.value
 					}
 				}
 				if exact && !maps.Equal(got, want) {
