@@ -7,7 +7,10 @@ import (
 	"maps"
 	"slices"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
+	"github.com/vsecm/kubectl-vsecm/pkg/template"
 )
 
 // A digest stands for all of an object that its source has declared.
@@ -53,6 +56,12 @@ func digestOf(o *v1alpha1.EncryptedSecret, d *declared) digest {
 		w.all(s.Metadata.Labels)
 		w.all(s.Metadata.Annotations)
 	}
+	if spec.Template != nil {
+		w.text("template")
+		w.text(template.Hash(spec.Template))
+	}
+	w.time("notBefore", spec.NotBefore)
+	w.time("expiresAt", spec.ExpiresAt)
 	var sum digest
 	w.Sum(sum[:0])
 	return sum
@@ -74,6 +83,14 @@ func (w digester) text(s string) {
 		n := copy(b[:], s)
 		w.Write(b[:n])
 		s = s[n:]
+	}
+}
+
+// time writes a time under a name, since either of two may be missing.
+func (w digester) time(name string, t *metav1.Time) {
+	if t != nil {
+		w.text(name)
+		w.number(int(t.Unix()))
 	}
 }
 

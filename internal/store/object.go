@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
+	"github.com/vsecm/kubectl-vsecm/pkg/template"
 )
 
 // Validate tells whether k can be the key of an object: a namespace (RFC 1123
@@ -76,10 +77,21 @@ func EqualSpec(a, b *v1alpha1.EncryptedSecretSpec) bool {
 	if a.Scope != b.Scope || !slices.Equal(a.Workloads, b.Workloads) || !maps.Equal(a.EncryptedData, b.EncryptedData) {
 		return false
 	}
+	if !a.NotBefore.Equal(b.NotBefore) || !a.ExpiresAt.Equal(b.ExpiresAt) || !equalTemplates(a.Template, b.Template) {
+		return false
+	}
 	x, y := a.Secret, b.Secret
 	if x == nil || y == nil {
 		return x == y
 	}
 	return x.Type == y.Type && x.Immutable == y.Immutable && x.DeletionPolicy == y.DeletionPolicy &&
 		maps.Equal(x.Metadata.Labels, y.Metadata.Labels) && maps.Equal(x.Metadata.Annotations, y.Metadata.Annotations)
+}
+
+// equalTemplates tells whether two templates say the same: the API server writes JSON in its own way.
+func equalTemplates(a, b *v1alpha1.Template) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return template.Hash(a) == template.Hash(b)
 }

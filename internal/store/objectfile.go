@@ -40,6 +40,9 @@ type specFile struct {
 	Workloads     []string          `yaml:"workloads,omitempty"`
 	EncryptedData map[string]string `yaml:"encryptedData"`
 	Secret        *deliveryFile     `yaml:"secret,omitempty"`
+	Template      any               `yaml:"template,omitempty"`
+	NotBefore     string            `yaml:"notBefore,omitempty"`
+	ExpiresAt     string            `yaml:"expiresAt,omitempty"`
 }
 
 type deliveryFile struct {
@@ -51,6 +54,10 @@ type deliveryFile struct {
 
 // encodeObject returns the file of an object.
 func encodeObject(o *v1alpha1.EncryptedSecret) ([]byte, error) {
+	template, err := encodeTemplate(o.Spec.Template)
+	if err != nil {
+		return nil, fmt.Errorf("encoding %s: %w", KeyOf(o), err)
+	}
 	f := objectFile{
 		APIVersion: v1alpha1.APIVersion,
 		Kind:       v1alpha1.KindEncryptedSecret,
@@ -59,6 +66,9 @@ func encodeObject(o *v1alpha1.EncryptedSecret) ([]byte, error) {
 			Scope:         o.Spec.Scope,
 			Workloads:     o.Spec.Workloads,
 			EncryptedData: o.Spec.EncryptedData,
+			Template:      template,
+			NotBefore:     encodeTime(o.Spec.NotBefore),
+			ExpiresAt:     encodeTime(o.Spec.ExpiresAt),
 		},
 	}
 	if s := o.Spec.Secret; s != nil {
@@ -124,6 +134,16 @@ func decodeObject(data []byte) (*v1alpha1.EncryptedSecret, error) {
 			Immutable:      s.Immutable,
 			DeletionPolicy: s.DeletionPolicy,
 		}
+	}
+	var err error
+	if o.Spec.Template, err = decodeTemplate(f.Spec.Template); err != nil {
+		return nil, err
+	}
+	if o.Spec.NotBefore, err = decodeTime("spec.notBefore", f.Spec.NotBefore); err != nil {
+		return nil, err
+	}
+	if o.Spec.ExpiresAt, err = decodeTime("spec.expiresAt", f.Spec.ExpiresAt); err != nil {
+		return nil, err
 	}
 	if err := KeyOf(o).Validate(); err != nil {
 		return nil, err
