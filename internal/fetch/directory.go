@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"sync"
+	"time"
 )
 
 const (
@@ -164,6 +165,25 @@ func (d *Directory) inPlace() error {
 		}
 	}
 	return nil
+}
+
+// Current returns when the version that readers see was put in place. found is
+// false where there is none.
+func (d *Directory) Current() (since time.Time, found bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	name, found := d.tree.current()
+	if !found {
+		return time.Time{}, false
+	}
+	if info, err := d.tree.root.Stat(name); err != nil || !info.IsDir() {
+		return time.Time{}, false
+	}
+	info, err := d.tree.root.Lstat(dataLink)
+	if err != nil {
+		return time.Time{}, false
+	}
+	return info.ModTime(), true
 }
 
 // Untold returns the version that readers see, if it is another one than the

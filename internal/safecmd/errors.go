@@ -27,6 +27,12 @@ type commandError struct {
 
 func (e commandError) Unwrap() error { return e.error }
 
+// A programExit is the exit code of a program that a command has run: what there
+// was to say, the program has said.
+type programExit int
+
+func (e programExit) Error() string { return fmt.Sprintf("the program ended with code %d", int(e)) }
+
 // withHint adds a next step to err.
 func withHint(err error, format string, args ...any) error {
 	return commandError{err, fmt.Sprintf(format, args...), exitError}
@@ -37,6 +43,10 @@ func withHint(err error, format string, args ...any) error {
 func report(w io.Writer, err error) int {
 	if err == nil {
 		return exitOK
+	}
+	var program programExit
+	if errors.As(err, &program) {
+		return int(program)
 	}
 	for line := range strings.SplitSeq(err.Error(), "\n") {
 		fmt.Fprintln(w, "error:", line)
