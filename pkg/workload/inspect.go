@@ -26,8 +26,8 @@ type Inspection struct {
 // A Standing is how it stands with one object.
 type Standing struct {
 	Name string `json:"name"`
-	// Version and Updated are those of what is served; empty and zero where
-	// nothing is.
+	// Version and Updated are those of what is served, or where nothing is,
+	// of the object's newest version. Updated is zero where it is not known.
 	Version string    `json:"version,omitempty"`
 	Updated time.Time `json:"updated,omitzero"`
 	State   State     `json:"state"`
@@ -78,13 +78,21 @@ func parseInspection(body []byte) (*Inspection, error) {
 	if err := json.Unmarshal(body, &in); err != nil {
 		return nil, fmt.Errorf("%w: %s", ErrBadAnswer, describe(err))
 	}
+	if name, found := doubledMember(body); found {
+		return nil, fmt.Errorf("%w: two members are named %q", ErrBadAnswer, name)
+	}
 	if in.SPIFFEID == "" || in.Objects == nil {
 		return nil, fmt.Errorf("%w: no member \"spiffeID\" or \"objects\"", ErrBadAnswer)
 	}
+	seen := make(map[string]bool, len(in.Objects))
 	for _, o := range in.Objects {
 		if !isObjectName(o.Name) {
 			return nil, fmt.Errorf("%w: %q is not the name of a secret", ErrBadAnswer, o.Name)
 		}
+		if seen[o.Name] {
+			return nil, fmt.Errorf("%w: two secrets are named %q", ErrBadAnswer, o.Name)
+		}
+		seen[o.Name] = true
 	}
 	slices.SortFunc(in.Objects, func(a, b Standing) int { return strings.Compare(a.Name, b.Name) })
 	return &in, nil
