@@ -33,7 +33,7 @@ const (
 	exitOK          = 0
 	exitError       = 1
 	exitSealed      = 2   // of 'status' and 'unseal'
-	exitSomeLeft    = 2   // of 'reveal' and 'restore'
+	exitSomeLeft    = 2   // of 'reveal', 'restore' and 'import'
 	exitInterrupted = 130 // as shells have it: 128 and the number of the signal
 	exitTerminated  = 143
 )
@@ -112,6 +112,7 @@ func New(streams genericiooptions.IOStreams) *cobra.Command {
 		newUnseal(streams, conn),
 		newSeal(streams, conn),
 		newRestore(streams, conn),
+		newImport(streams, conn),
 		newBackup(streams, conn),
 		newRekey(streams, conn),
 		newReencrypt(streams, conn),

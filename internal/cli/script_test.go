@@ -27,6 +27,7 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 	"opens":   opens,
 
 	"identity": identity,
+	"vsecm":    vsecmScript,
 }
 
 // refused runs a command that has to fail as every verb does: exit code 1, nothing on

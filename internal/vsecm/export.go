@@ -27,6 +27,12 @@ type Item struct {
 // [ErrImplausible], [ErrBound], [ErrTooLarge], [ErrNoValue]. What is wrong with one says nothing of the others.
 func (i Item) Open(key *Key) (*Record, error) { return i.open(key) }
 
+// Prefix returns k8s: or raw: where the name has it.
+func (i Item) Prefix() string {
+	_, prefix := splitName(i.Name)
+	return prefix
+}
+
 // What an export says of a secret, core/entity/v1/data/secret.go: SecretEncrypted.
 var exportFields = []string{"name", "value", "created", "updated", "notbefore", "expiresafter"}
 

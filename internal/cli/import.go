@@ -1,0 +1,20 @@
+package cli
+
+import (
+	"github.com/spf13/cobra"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+)
+
+func newImport(streams genericiooptions.IOStreams, conn *connection) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "import VERB",
+		Short: "Make EncryptedSecrets of what another tool has encrypted",
+		Long: `Make EncryptedSecrets of what another tool has encrypted.
+
+Exit codes: 0 done, 1 error; those of each verb are in its help.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newImportVSecM(streams, conn))
+	return cmd
+}

@@ -1,0 +1,252 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+
+	"github.com/vsecm/kubectl-vsecm/internal/vsecm"
+	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
+	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
+)
+
+type importVSecMOptions struct {
+	streams genericiooptions.IOStreams
+	conn    *connection
+	now     func() time.Time
+
+	source     string
+	rootKey    string
+	name       string
+	toDir      string
+	namespaces []string
+	dryRun     bool
+	overwrite  bool
+	recipients recipientFlags
+	output     outputFlag
+}
+
+func newImportVSecM(streams genericiooptions.IOStreams, conn *connection) *cobra.Command {
+	o := importVSecMOptions{streams: streams, conn: conn, now: time.Now, output: outputFlag{forms: []string{"json"}}}
+	cmd := &cobra.Command{
+		Use:   "vsecm EXPORT|DIR --root-key FILE [--to-dir DIR] [flags]",
+		Short: "Import the secrets of VMware Secrets Manager",
+		Long: `Make EncryptedSecrets of the secrets of VMware Secrets Manager (VSecM), which
+need not run any more. What is read is either
+- an export, as 'safe -l -e' prints it in VSecM Sentinel; - is standard input;
+- the data folder of VSecM Safe, with a file NAME.age for each secret. It tells
+  more than an export does: namespaces and templates;
+- with --name, one ciphertext, as 'safe -s … -e' prints it.
+
+The root key is VSecM's: as its keygen prints it, or the Secret vsecm-root-key,
+as 'kubectl get secret -o yaml' prints it. Values are opened and sealed in
+memory, and no plaintext is written anywhere.
+
+Each secret becomes an object of its name in each of its namespaces: those of
+-n, those that the record names, or default, which is what VSecM takes. The
+value, byte for byte, is key 'value'. A secret k8s:NAME is delivered as a
+Kubernetes Secret with the keys that VSecM gives it; a secret raw:NAME is for
+the workload vsecm-scout alone. Templates and validity are taken over; what has
+no place is in the report. See docs/from-vsecm.md.
+
+Values are sealed to the recipients that 'encrypt' would take (--recipient and
+--recipients-file, $VSECM_RECIPIENTS, .vsecm.yaml, what Safe publishes in the
+kubeconfig's cluster); where there are none, to the root key given.
+
+With --to-dir, each goes to DIR/NAMESPACE/NAME.yaml, and what stands there
+already is left, unless you say --overwrite; after an interruption, do it again.
+Without it, the manifests go to standard output and the report to standard
+error.
+
+A value that is bound to a place already is refused: it is not VSecM's.
+
+Exit codes: 0 everything was imported; 1 error; 2 some was not, or is not what
+VSecM made of it: the report says which.`,
+		Example: `  # From a running VSecM, into the repository that this folder is
+  kubectl exec -n vsecm-system deploy/vsecm-sentinel -- safe -l -e > export.json
+  kubectl get secret -n vsecm-system vsecm-root-key -o yaml > root-key.yaml
+  kubectl vsecm import vsecm export.json --root-key root-key.yaml \
+    --to-dir . -n shop --dry-run
+
+  # From a copy of the data folder, which tells namespaces and templates
+  kubectl vsecm import vsecm ./data --root-key root-key.txt --to-dir .
+
+  # One ciphertext that lies in a repository
+  kubectl vsecm import vsecm db.txt --name db -n shop --root-key root-key.txt`,
+		Args: exactArgs(1, "an EXPORT, or the DIR of VSecM's data"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.source = args[0]
+			o.recipients.published = conn.publishedOnce(cmd.Context(), streams)
+			return o.run(cmd.Context())
+		},
+	}
+	cmd.Flags().StringVar(&o.rootKey, "root-key", "", "The `FILE` of VSecM's root key, or - for standard input")
+	cmd.Flags().StringVar(&o.name, "name", "", "What is read is one ciphertext, that of the secret `NAME`")
+	cmd.Flags().StringVar(&o.toDir, "to-dir", "", "Write files in this `DIR`; made if it is not there")
+	cmd.Flags().StringArrayVarP(&o.namespaces, "namespace", "n", nil, "The `NAMESPACE` for all of them, whatever the records say. May be repeated")
+	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "Write nothing, and say what would be done")
+	cmd.Flags().BoolVar(&o.overwrite, "overwrite", false, "Replace what stands in DIR already")
+	o.recipients.addTo(cmd)
+	o.output.addTo(cmd, "Form of the report; with --to-dir or --dry-run")
+	_ = cmd.MarkFlagDirname("to-dir")
+	_ = cmd.RegisterFlagCompletionFunc("namespace", completeNamespaces(conn))
+	_ = cmd.RegisterFlagCompletionFunc("name", cobra.NoFileCompletions)
+	return cmd
+}
+
+func (o *importVSecMOptions) check() error {
+	switch {
+	case o.rootKey == "":
+		return withHint(errors.New("nothing opens the secrets"), "name the file of VSecM's root key with --root-key")
+	case o.rootKey == "-" && o.source == "-":
+		return errors.New("standard input can be the export or the root key, not both")
+	case o.output.value != "" && o.toDir == "" && !o.dryRun:
+		return errors.New("-o is for the report, which goes to standard output with --to-dir or --dry-run alone")
+	case o.overwrite && o.toDir == "":
+		return errors.New("--overwrite is for files: it needs --to-dir")
+	}
+	for _, namespace := range o.namespaces {
+		if err := encrypt.ValidateNamespace(namespace); err != nil {
+			return fmt.Errorf("--namespace: %w", err)
+		}
+	}
+	return nil
+}
+
+func (o *importVSecMOptions) run(ctx context.Context) error {
+	if err := o.check(); err != nil {
+		return err
+	}
+	p, err := ownProject(o.streams)
+	if err != nil {
+		return err
+	}
+	root, err := o.openRootKey()
+	if err != nil {
+		return err
+	}
+	defer root.Wipe()
+	key, err := vsecm.NewKey(root)
+	if err != nil {
+		return err
+	}
+	source, err := o.open()
+	if err != nil {
+		return err
+	}
+	defer source.close()
+	o.fallBackTo(root)
+	i := &importing{o: o, key: key, keyID: root.KeyID(), p: p, source: source}
+	return i.run(ctx)
+}
+
+// openRootKey reads the root key: its text, an age file of it, or the Secret that VSecM keeps it in.
+func (o *importVSecMOptions) openRootKey() (*unseal.RootKey, error) {
+	text, name, err := rootKeyText(o.streams, o.rootKey)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { clear(text) }()
+	if isAgeFile(text) {
+		if text, err = (ageOpener{streams: o.streams}).open(name, text, unseal.MaxTextSize); err != nil {
+			return nil, err
+		}
+	} else {
+		noteReadable(o.streams, o.rootKey)
+	}
+	inner, err := vsecm.RootKeyText(name, text)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(inner)
+	key, err := unseal.Parse(inner)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return key, nil
+}
+
+// fallBackTo has values sealed to the root key itself where nobody else is named. Whoever gives it can open them.
+func (o *importVSecMOptions) fallBackTo(root *unseal.RootKey) {
+	published := o.recipients.published
+	var told bool
+	o.recipients.published = func(namespace string) (encrypt.Recipient, error) {
+		r, err := published(namespace)
+		if err == nil {
+			return r, nil
+		}
+		if !told {
+			told = true
+			why := ""
+			if !errors.Is(err, errNoCluster) && !errors.Is(err, errNoKeyYet) {
+				why = fmt.Sprintf(", and Safe's could not be found (%v)", err)
+			}
+			fmt.Fprintf(o.streams.ErrOut, "note: sealing to the root key given, %s: no recipients are named%s\n", root.KeyID(), visible(why))
+		}
+		return root.Recipient(), nil
+	}
+}
+
+// A vsecmSource is what is imported.
+type vsecmSource struct {
+	items  []vsecm.Item
+	folder *vsecm.Folder // nil for an export
+}
+
+func (s *vsecmSource) close() {
+	if s.folder != nil {
+		_ = s.folder.Close() // it was only read
+	}
+}
+
+func (o *importVSecMOptions) open() (*vsecmSource, error) {
+	if o.source != "-" {
+		info, err := os.Stat(o.source)
+		switch {
+		case err != nil:
+			return nil, err
+		case info.IsDir() && o.name != "":
+			return nil, errors.New("--name is for one ciphertext, and the source is a folder")
+		case info.IsDir():
+			folder, err := vsecm.OpenFolder(o.source)
+			if err != nil {
+				return nil, err
+			}
+			return &vsecmSource{items: folder.Items, folder: folder}, nil
+		case info.Mode()&(fs.ModeSocket|fs.ModeDevice) != 0:
+			return nil, fmt.Errorf("%s is neither a file nor a folder", o.source)
+		}
+	}
+	data, err := readBounded(o.streams, o.source, vsecm.MaxExportSize)
+	if err != nil {
+		return nil, err
+	}
+	if o.name != "" {
+		return &vsecmSource{items: []vsecm.Item{vsecm.ReadCiphertext(o.name, data)}}, nil
+	}
+	items, err := vsecm.ReadExport(data)
+	if err != nil {
+		err = fmt.Errorf("%s: %w", inputName(o.source), err)
+		if !bytes.Contains(data[:min(len(data), 64)], []byte("{")) {
+			err = withHint(err, "one ciphertext without a name is imported with --name")
+		}
+		return nil, err
+	}
+	return &vsecmSource{items: items}, nil
+}
+
+// besides says what else was in the folder.
+func (s *vsecmSource) besides() (backups int, others []string) {
+	if s.folder == nil {
+		return 0, nil
+	}
+	return s.folder.Backups, slices.Clone(s.folder.Others)
+}
