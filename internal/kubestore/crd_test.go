@@ -29,6 +29,8 @@ func data(m map[string]any) map[string]any { return spec(m)["encryptedData"].(ma
 
 func secret(m map[string]any, fields map[string]any) { spec(m)["secret"] = fields }
 
+func made(m map[string]any, keys map[string]any) { spec(m)["template"] = map[string]any{"data": keys} }
+
 func many(n int, format string, value any) map[string]any {
 	all := make(map[string]any, n)
 	for i := range n {
@@ -96,9 +98,23 @@ func TestCRDRefuses(t *testing.T) {
 		"1001 labels":                  {change: func(m map[string]any) { secret(m, meta("labels", many(1001, "l%d", "x"))) }, want: []string{"spec.secret.metadata.labels", "1000"}},
 		"an annotation that is none":   {change: func(m map[string]any) { secret(m, meta("annotations", map[string]any{"a b": "c"})) }, want: []string{"spec.secret.metadata.annotations", "want the names"}},
 		"too long annotations":         {change: func(m map[string]any) { secret(m, meta("annotations", many(3, "a%d", strings.Repeat("x", 90_000)))) }, want: []string{"spec.secret.metadata.annotations", "262144 bytes at most"}},
-		"a template":                   {change: func(m map[string]any) { spec(m)["template"] = map[string]any{} }, want: []string{"spec.template", "not supported yet"}},
-		"a start":                      {change: func(m map[string]any) { spec(m)["notBefore"] = "2026-01-02T03:04:05Z" }, want: []string{"spec.notBefore", "not supported yet"}},
-		"an end":                       {change: func(m map[string]any) { spec(m)["expiresAt"] = "2026-01-02T03:04:05Z" }, want: []string{"spec.expiresAt", "not supported yet"}},
+		"a template without keys":      {change: func(m map[string]any) { spec(m)["template"] = map[string]any{"data": map[string]any{}} }, want: []string{"spec.template.data", "at least 1"}},
+		"a template without data":      {change: func(m map[string]any) { spec(m)["template"] = map[string]any{} }, want: []string{"spec.template.data", "Required"}},
+		"101 keys of a template":       {change: func(m map[string]any) { made(m, many(101, "k%d", map[string]any{"text": "x"})) }, want: []string{"spec.template.data", "100"}},
+		"a template for no key":        {change: func(m map[string]any) { made(m, map[string]any{"a/b": map[string]any{"text": "x"}}) }, want: []string{"spec.template.data", "a key is as in a Kubernetes Secret"}},
+		"a template of two kinds":      {change: func(m map[string]any) { made(m, map[string]any{"a": map[string]any{"text": "x", "json": "y"}}) }, want: []string{"spec.template.data.a", "oneOf"}},
+		"a template of no kind":        {change: func(m map[string]any) { made(m, map[string]any{"a": map[string]any{}}) }, want: []string{"spec.template.data.a", "oneOf"}},
+		"a template of another kind":   {change: func(m map[string]any) { made(m, map[string]any{"a": map[string]any{"toml": "x"}}) }, want: []string{`unknown field "spec.template.data.a.toml"`}},
+		"a template that is a number":  {change: func(m map[string]any) { made(m, map[string]any{"a": map[string]any{"text": 1}}) }, want: []string{"spec.template.data.a.text", "string"}},
+		"a template that is null":      {change: func(m map[string]any) { made(m, map[string]any{"a": map[string]any{"json": nil}}) }, want: []string{"spec.template.data.a"}},
+		"a start without a zone":       {change: func(m map[string]any) { spec(m)["notBefore"] = "2026-01-02T03:04:05" }, want: []string{"spec.notBefore", "RFC 3339"}},
+		"an end in words":              {change: func(m map[string]any) { spec(m)["expiresAt"] = "tomorrow" }, want: []string{"spec.expiresAt", "RFC 3339"}},
+		"an end on the 30th February":  {change: func(m map[string]any) { spec(m)["expiresAt"] = "2027-02-30T00:00:00Z" }, want: []string{"spec.expiresAt"}},
+		"an end with parts of seconds": {change: func(m map[string]any) { spec(m)["expiresAt"] = "2027-02-20T00:00:00.5Z" }, want: []string{"spec.expiresAt", "whole seconds"}},
+		"an end in year 1":             {change: func(m map[string]any) { spec(m)["expiresAt"] = "0001-01-01T00:00:00Z" }, want: []string{"spec.expiresAt", "RFC 3339"}},
+		"an end before the start": {change: func(m map[string]any) {
+			spec(m)["notBefore"], spec(m)["expiresAt"] = "2027-01-02T00:00:00Z", "2027-01-02T01:00:00+01:00"
+		}, want: []string{"spec.expiresAt", "not after notBefore"}},
 	}
 	for _, name := range slices.Sorted(maps.Keys(tests)) {
 		tt := tests[name]
@@ -160,6 +176,22 @@ func TestCRDTakes(t *testing.T) {
 		},
 		"1,000 labels and annotations": func(m map[string]any) {
 			secret(m, map[string]any{"metadata": map[string]any{"labels": many(1000, "l%d", ""), "annotations": many(1000, "a%d", "")}})
+		},
+		"a template of every kind": func(m map[string]any) {
+			made(m, map[string]any{
+				"url":    map[string]any{"text": "postgres://u:{{ urlquery .password }}@db"},
+				"empty":  map[string]any{"text": ""},
+				"a.json": map[string]any{"json": map[string]any{"password": "{{ .password }}", "port": 5432, "of": []any{1.5, nil, true}}},
+				"a.yaml": map[string]any{"yaml": []any{"{{ .password }}"}},
+				"scalar": map[string]any{"json": "{{ .password }}"},
+			})
+		},
+		"100 keys of a template": func(m map[string]any) { made(m, many(100, longest[:250]+"%03d", map[string]any{"text": "x"})) },
+		"64 KiB of a template": func(m map[string]any) {
+			made(m, map[string]any{"a": map[string]any{"text": strings.Repeat("x", 65535)}})
+		},
+		"a start and an end": func(m map[string]any) {
+			spec(m)["notBefore"], spec(m)["expiresAt"] = "2027-01-02T00:00:00Z", "2027-01-02T01:00:01+01:00"
 		},
 		"the root key's name, not delivered": func(m map[string]any) { m["metadata"].(map[string]any)["name"] = encrypt.RootKeySecret },
 	}
