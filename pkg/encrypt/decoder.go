@@ -22,6 +22,8 @@ type decoder struct {
 	namespace, name string // as far as read
 	lines           map[string]int
 	faults          []*Fault
+
+	made readTemplate
 }
 
 // maxFaults bounds what is told of one file: it may have been made to have a
@@ -223,6 +225,7 @@ func (d *decoder) whole(doc *yaml.Node, o *v1alpha1.EncryptedSecret) {
 	if o.Spec.Secret != nil && o.Name == RootKeySecret {
 		d.faultf(get(doc, "metadata"), "metadata.name", "a Secret named %s is never delivered", RootKeySecret)
 	}
+	d.checkTemplate(o)
 	b := BindingOf(o, "any")
 	if err := b.Validate(); err != nil {
 		d.fault(get(doc, "spec"), "spec.scope", err)

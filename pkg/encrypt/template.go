@@ -44,19 +44,48 @@ func (d *decoder) template(n *yaml.Node, field string) *v1alpha1.Template {
 	if len(d.faults) > before {
 		return t
 	}
-	_, err := template.Parse(t)
-	if wrong, ok := errors.AsType[*template.Error](err); ok {
-		at := data
-		if wrong.Key != "" {
-			field = child(child(field, "data"), wrong.Key)
-			at = get(data, wrong.Key)
-			if text := texts[wrong.Key]; text != nil {
-				at = &yaml.Node{Line: lineOfText(text, wrong.Line)}
-			}
-		}
-		d.faultf(at, field, "%s", wrong.Within())
-	}
+	made := readTemplate{data: data, texts: texts, field: child(field, "data")}
+	parsed, err := template.Parse(t)
+	d.templateFault(made, err)
+	made.parsed = parsed
+	d.made = made
 	return t
+}
+
+// A readTemplate is a template, and where it stands.
+type readTemplate struct {
+	parsed *template.Template // nil if there is none
+	data   *yaml.Node
+	texts  map[string]*yaml.Node
+	field  string
+}
+
+// templateFault tells an error of package template, if it is one.
+func (d *decoder) templateFault(made readTemplate, err error) {
+	wrong, ok := errors.AsType[*template.Error](err)
+	if !ok {
+		return
+	}
+	at, field := made.data, made.field
+	if wrong.Key != "" {
+		field = child(field, wrong.Key)
+		at = get(made.data, wrong.Key)
+		if text := made.texts[wrong.Key]; text != nil {
+			at = &yaml.Node{Line: lineOfText(text, wrong.Line)}
+		}
+	}
+	d.faultf(at, field, "%s", wrong.Within())
+}
+
+// checkTemplate tells where a template asks for a value that the object does not have.
+func (d *decoder) checkTemplate(o *v1alpha1.EncryptedSecret) {
+	if d.made.parsed == nil {
+		return
+	}
+	d.templateFault(d.made, d.made.parsed.Check(func(key string) bool {
+		_, has := o.Spec.EncryptedData[key]
+		return has
+	}))
 }
 
 // lineOfText returns the line of the file on which a line, from 1, of a text stands.
@@ -152,6 +181,23 @@ func writeJSONText(out *strings.Builder, s string) {
 	// A string always has JSON.
 	text, _ := json.Marshal(s)
 	out.Write(text)
+}
+
+// ReadTemplate reads a file that holds a template as spec.template does, in YAML or JSON, and nothing else.
+func ReadTemplate(file string, data []byte) (*v1alpha1.Template, []*Fault) {
+	documents, fault := readDocuments(file, data)
+	switch {
+	case fault != nil:
+		return nil, []*Fault{fault}
+	case len(documents) != 1:
+		return nil, []*Fault{{File: file, Err: fmt.Errorf("%d documents, where one template is expected", len(documents))}}
+	}
+	d := decoder{file: file, lines: make(map[string]int)}
+	t := d.template(documents[0], "")
+	if len(d.faults) > 0 {
+		return nil, d.faults
+	}
+	return t, nil
 }
 
 // time reads a time of RFC 3339, with quotes or without.

@@ -28,6 +28,8 @@ type compiler struct {
 	set   *texttemplate.Template
 	name  string // of the key that is being compiled
 	count int
+
+	references []reference
 }
 
 // known are the names of the functions that a template may call. The parser looks at the names only.
@@ -56,6 +58,7 @@ func (c *compiler) program(path, text string) (program, error) {
 	if at := defines.FindStringIndex(text); len(trees) > 1 && at != nil {
 		return program{}, p.errorAt(at[0], "templates within templates are not supported: there is no define, block and template")
 	}
+	c.refer(p, tree.Root)
 	if at := p.instrument(tree.Root); at != nil {
 		return program{}, p.errorAt(int(at.Position()), "templates within templates are not supported: there is no define, block and template")
 	}

@@ -29,6 +29,8 @@ type Template struct {
 	set  *texttemplate.Template // each program by its number
 	keys []key
 	size int
+
+	references []reference
 }
 
 // A key is one key of template.data.
@@ -64,6 +66,7 @@ func Parse(t *v1alpha1.Template) (*Template, error) {
 		}
 		p.keys = append(p.keys, k)
 	}
+	p.references = c.references
 	return p, nil
 }
 
