@@ -13,6 +13,9 @@
 // seen. A value that does not open delivers nothing of its version. The Secret's data is never read: its
 // metadata is watched, in each namespace that an object asks delivery in.
 //
+// What a template makes is delivered as values are. Outside the window of an object ([validity.Window]) its Secret is
+// withdrawn: deleted, or emptied of Safe's keys where it was adopted. Under deletion policy Retain it stays.
+//
 // The keys, labels and annotations that the object declares are Safe's: who changes them
 // is overruled. Those that others add stay. A Secret without the label [v1alpha1.LabelDelivered] is somebody
 // else's, and is left alone unless it bears [v1alpha1.AnnotationAdopt].
@@ -44,6 +47,9 @@ const (
 
 	ReasonUnreadable        = "Unreadable"        // a value does not open
 	ReasonKeyNotHeld        = "KeyNotHeld"        // a value is sealed to a root key that Safe does not hold
+	ReasonTemplateFailed    = "TemplateFailed"    // its template cannot be carried out
+	ReasonNotYetValid       = "NotYetValid"       // spec.notBefore has yet to come
+	ReasonExpired           = "Expired"           // spec.expiresAt has come
 	ReasonUndecodable       = "Undecodable"       // the object is not as its type has it
 	ReasonRefused           = "Refused"           // its source has a newer manifest, which is faulty
 	ReasonConflict          = "Conflict"          // somebody else keeps changing it, or its Secret
@@ -54,13 +60,24 @@ const (
 	ReasonDeliveryFailed    = "DeliveryFailed"    // the API server did not take the Secret
 )
 
+// ConditionExpiresSoon is a condition of an object that expires within a week, with one of two reasons. It is there while
+// it is true.
+const (
+	ConditionExpiresSoon = "ExpiresSoon"
+
+	ReasonWithinWeek = "WithinAWeek"
+	ReasonWithinDay  = "WithinADay"
+)
+
 // Reasons of events that are no reason of a condition.
 const (
-	EventReverted = "Reverted" // somebody changed or deleted the Secret, and it was put back
-	EventReplaced = "Replaced" // the Secret could not be changed: it was deleted and made anew
-	EventAdopted  = "Adopted"  // the Secret was somebody else's until now
-	EventDeleted  = "Deleted"  // the Secret was deleted, since the object asks for none any more
-	EventRestored = "Restored" // somebody changed or deleted the object, and its source put it back
+	EventReverted    = "Reverted"    // somebody changed or deleted the Secret, and it was put back
+	EventReplaced    = "Replaced"    // the Secret could not be changed: it was deleted and made anew
+	EventAdopted     = "Adopted"     // the Secret was somebody else's until now
+	EventDeleted     = "Deleted"     // the Secret was deleted, since the object asks for none any more
+	EventWithdrawn   = "Withdrawn"   // the Secret was deleted or emptied, since the object is not valid now
+	EventExpiresSoon = "ExpiresSoon" // less than a week, or a day, is left
+	EventRestored    = "Restored"    // somebody changed or deleted the object, and its source put it back
 )
 
 // A Store holds the objects and their status: [kubestore.Store].

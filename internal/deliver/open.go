@@ -10,6 +10,7 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/internal/condition"
+	"github.com/vsecm/kubectl-vsecm/internal/render"
 	"github.com/vsecm/kubectl-vsecm/internal/store"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
@@ -26,9 +27,26 @@ type opened struct {
 	retry time.Time
 }
 
-// openAll opens every value of o, or, at the first one that does not open, says so. It keeps them if
-// asked to.
+// openAll opens every value of o, or, at the first one that does not open, says so; and makes of them what o's template
+// does. It keeps what is delivered if asked to.
 func (c *Controller) openAll(o *v1alpha1.EncryptedSecret, keep bool) opened {
+	all := c.openSealed(o, keep || o.Spec.Template != nil)
+	if o.Spec.Template == nil || all.fault != nil {
+		return all
+	}
+	made, err := render.Values(o, all.values, c.config.Log)
+	all.values.wipe()
+	if err != nil {
+		return opened{fault: &condition.Verdict{State: condition.Failed, Reason: ReasonTemplateFailed, Message: "spec.template: " + err.Error()}}
+	}
+	if all.values = made; !keep {
+		all.values.wipe()
+	}
+	return all
+}
+
+// openSealed opens every value of o, or, at the first one that does not open, says so. It keeps them if asked to.
+func (c *Controller) openSealed(o *v1alpha1.EncryptedSecret, keep bool) opened {
 	all := opened{values: make(values)}
 	ids := make(map[string]struct{}, 1)
 	for _, key := range slices.Sorted(maps.Keys(o.Spec.EncryptedData)) {

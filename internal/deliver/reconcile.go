@@ -13,6 +13,7 @@ import (
 	"github.com/vsecm/kubectl-vsecm/internal/condition"
 	"github.com/vsecm/kubectl-vsecm/internal/kubestore"
 	"github.com/vsecm/kubectl-vsecm/internal/store"
+	"github.com/vsecm/kubectl-vsecm/internal/validity"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
 
@@ -34,14 +35,18 @@ type round struct {
 	standing kubestore.Standing
 	era      uint64
 	before   unsaved // what was known when the round began
+	now      time.Time
+	window   validity.Window
 
 	verdict condition.Verdict
 	keyIDs  []string // of what opens; nil if not all of it does
 	secret  *v1alpha1.DeliveredSecret
 	events  []happening
-	quiet   bool          // nothing is to be told
-	again   bool          // look again soon, and later each time
-	after   time.Duration // look again then; zero: when something changes
+	// afterwards is told once the status is written, which says that it was.
+	afterwards []happening
+	quiet      bool          // nothing is to be told
+	again      bool          // look again soon, and later each time
+	after      time.Duration // look again then; zero: when something changes
 }
 
 // A happening is told as an event.
@@ -66,6 +71,8 @@ func (l *lead) reconcile(ctx context.Context, key store.Key) (time.Duration, err
 	}
 	l.undecodable.Delete(key)
 	switch {
+	case r.window.At(r.now) != validity.Valid:
+		r.outside(ctx)
 	case l.asks(r.object):
 		r.deliver(ctx)
 	default:
@@ -77,6 +84,7 @@ func (l *lead) reconcile(ctx context.Context, key store.Key) (time.Duration, err
 	if l.c.config.Era() != r.era {
 		r.quiet = true // what was found while keys were taken away is no finding
 	}
+	r.lookWhenDue()
 	return r.settle(ctx)
 }
 
@@ -101,7 +109,7 @@ func (l *lead) begin(ctx context.Context, key store.Key) (*round, bool, error) {
 			return nil, false, err
 		}
 		if object.UID == r.standing.UID && object.Generation == r.standing.Generation {
-			r.object = object
+			r.object, r.now, r.window = object, l.c.config.Now(), validity.Of(object)
 			return r, true, nil
 		}
 	}
@@ -143,7 +151,8 @@ func (r *round) undecodable(ctx context.Context) error {
 	return err
 }
 
-// judge sees that all values open, unless that is known: Unreadable or KeyNotHeld if not. It returns them if they are
+// judge sees that all values open and that the template makes something of them, unless that is known: Unreadable,
+// KeyNotHeld or TemplateFailed if not. It returns them if they are
 // to be kept, and whether they open.
 func (r *round) judge(keep bool) (values, bool) {
 	if r.keyIDs = r.openedBefore(); !keep && r.keyIDs != nil {

@@ -35,12 +35,16 @@ func (r *round) settle(ctx context.Context) (time.Duration, error) {
 	was := r.standing.Status
 	next := r.status(noted)
 	generation := r.standing.Generation
-	if changed := condition.Set(&next.Conditions, verdict, generation, c.config.Now()); changed || !sameStatus(was, next) {
+	changed := condition.Set(&next.Conditions, verdict, generation, c.config.Now())
+	if r.setExpiresSoon(&next.Conditions) || changed || !sameStatus(was, next) {
 		if err := c.config.Store.WriteStatus(ctx, r.key, r.standing.UID, next); err != nil {
 			r.keep()
 			return r.unwritten(ctx, err)
 		}
 		r.announce(was, verdict)
+		for _, h := range r.afterwards {
+			c.event(r.key, h.warning, h.reason, h.message)
+		}
 	}
 	r.l.saved(r.key)
 	c.forget(r.key, noted)

@@ -85,21 +85,22 @@ func rekeyingHere(keeper *rootkey.Keeper, gate *unseal.Gate, objects *store.Dir,
 	})}
 }
 
-// servedBefore returns the values that are served from the last good version of an object, whose newest one does not
-// open, and that the active key does not open alone. Nothing else has them.
+// servedBefore returns the values that are served from the last good version of an object, whose newest one cannot be
+// served, and that the active key does not open alone. Nothing else has them.
 func servedBefore(secrets *cache.Cache, gate *unseal.Gate) []rekey.Need {
 	active, _ := gate.Held()
 	alone := gate.Alone(active)
 	var needs []rekey.Need
 	for _, i := range secrets.Snapshot() {
 		before := i.Before.Object
-		if before == nil || firstClosed(i.Newest.Object, gate) == "" {
+		// One that opens, and has no template that could fail, has yet to be tried.
+		if before == nil || i.Newest.Object.Spec.Template == nil && firstClosed(i.Newest.Object, gate) == "" {
 			continue
 		}
 		if key := firstClosed(before, alone); key != "" {
 			needs = append(needs, rekey.Need{
 				Source: before.Labels[v1alpha1.LabelSource], Namespace: before.Namespace, Name: before.Name, Key: key,
-				Why: "what stands there now does not open, and the version from before, which is still served, needs another key: repair the object, or delete it",
+				Why: "what stands there now does not open, or its template fails, and the version from before, which is still served, needs another key: repair the object, or delete it",
 			})
 		}
 	}
