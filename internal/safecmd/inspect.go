@@ -43,20 +43,20 @@ func (o *inspectOptions) command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "inspect",
 		Short: "Show who this workload is to Safe, and which secrets it has",
-		Long: `Show who this workload is to Safe, and which secrets it has: for each object that
-names this workload whether it is served, its version and how old its values are;
-and if it is not served, why not. Values are shown with --show alone: as text, in
-quotes where a terminal would not print them as they are, or in base64 after
-"base64:" where they are no text.
+		Long: `Show who this workload is to Safe, and which secrets it has: for each object
+that names this workload whether it is served, its version and how old its
+values are; and if it is not served, why not. Values are shown with --show
+alone: as text, in quotes where a terminal would not print them as they are, or
+in base64 after "base64:" where they are no text.
 
 Where Safe does not answer, what the SPIFFE Workload API says is shown all the
 same.
 
 Exit codes: 0 done; 1 error; 2 try again later: there is no SVID, or Safe is
-sealed or cannot be reached; 3 refused: Safe does not let this workload in, or the
-server is not Safe.`,
+sealed or cannot be reached; 3 refused: Safe does not let this workload in, or
+the server is not Safe.`,
 		Example: `  # In a pod
-  kubectl exec -n shop deploy/db -c agent -- safe inspect
+  kubectl exec -n shop deploy/db -c agent -- /safe inspect
 
   # What is not served, for a program
   safe inspect -o json | jq '.objects[] | select(.state != "served")'`,

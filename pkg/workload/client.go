@@ -214,7 +214,10 @@ func takeIdentity(ctx context.Context, socket string, last *lastError) (*workloa
 	ctx, cancel := context.WithTimeout(ctx, identityWait)
 	defer cancel()
 	options := []workloadapi.ClientOption{workloadapi.WithLogger(last)}
-	if socket != "" {
+	switch {
+	case socket == "" && os.Getenv(workloadapi.SocketEnv) == "":
+		return nil, fmt.Errorf("%w: $%s is not set", ErrNoIdentity, workloadapi.SocketEnv)
+	case socket != "":
 		options = append(options, workloadapi.WithAddr(socket))
 	}
 	source, err := workloadapi.NewX509Source(ctx, workloadapi.WithClientOptions(options...))

@@ -309,12 +309,14 @@ func TestASafeThatIsNotThere(t *testing.T) {
 // An address that nobody listens on; a workload that is not registered. The
 // error tells which.
 func TestWithoutAnIdentityThereIsNothing(t *testing.T) {
+	t.Setenv("SPIFFE_ENDPOINT_SOCKET", "")
 	revoked := newWorld(t, "spiffe://example.org"+safePath, nil, respond(oneFile))
 	revoked.socket.Revoke()
 	for _, tt := range []struct{ name, socket, text string }{
 		{"no Workload API", "unix://" + filepath.Join(shortDir(t), "s"), "no such file"},
 		{"not registered", revoked.socket.Addr(), "no identity issued"},
 		{"not an address", "/run/spire.sock", "scheme"},
+		{"no address", "", "$SPIFFE_ENDPOINT_SOCKET is not set"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			// The client retries for as long as it may; a second is enough
