@@ -75,8 +75,9 @@ type agent struct {
 // something delivered. It returns the exit code of the program, 0 where there
 // is none. When ctx ends, the program is ended before Run returns.
 //
-// Errors: with Once those of the last try, and [ErrTimeout]; that the program
-// cannot be started. Everything else is tried again.
+// Errors: with Once those of the last try, and [ErrTimeout]; those of Dial but
+// [workload.ErrNoIdentity]; that the program cannot be started. Everything else
+// is tried again.
 func Run(ctx context.Context, c Config) (code int, err error) {
 	a := &agent{Config: c, status: newStatus(time.Now), inbox: make(chan *workload.Secrets, 1)}
 	a.metrics = newMetrics(a.status)
@@ -171,9 +172,12 @@ func (a *agent) watch(ctx context.Context) error {
 	pause := newBackoff(time.Second, 30*time.Second)
 	for {
 		client, err := a.Dial(ctx, a.observe)
-		if err == nil {
+		switch {
+		case err == nil:
 			err = client.Watch(ctx, a.receive)
 			err = errors.Join(err, client.Close())
+		case !errors.Is(err, workload.ErrNoIdentity) && ctx.Err() == nil:
+			return err // how it was told to reach Safe makes no sense
 		}
 		if ctx.Err() != nil {
 			return nil

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,11 +26,16 @@ type Program struct {
 	Signal  syscall.Signal
 	// Grace is how long it may take to end after SIGTERM, before SIGKILL.
 	Grace time.Duration
+
+	minRun time.Duration // 0: minRun
 }
 
-// forwarded are the signals that the program gets when the agent does. SIGINT
-// and SIGTERM end ctx: the program gets SIGTERM then.
-var forwarded = []os.Signal{syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH, syscall.SIGCONT}
+// caught are the signals that the program gets when the agent does, and those
+// that end ctx: SIGINT and SIGTERM. The program gets SIGTERM then.
+var caught = []os.Signal{
+	syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH, syscall.SIGCONT,
+	syscall.SIGINT, syscall.SIGTERM,
+}
 
 // A supervisor runs a program.
 type supervisor struct {
@@ -37,10 +43,12 @@ type supervisor struct {
 	family  *family
 	agent   *agent
 	environ chan []string // holds the latest alone
+	signals chan os.Signal
+	asked   int // how often the agent was asked to end
 }
 
 func newSupervisor(p Program, f *family, a *agent) *supervisor {
-	return &supervisor{Program: p, family: f, agent: a, environ: make(chan []string, 1)}
+	return &supervisor{Program: p, family: f, agent: a, environ: make(chan []string, 1), signals: make(chan os.Signal, 16)}
 }
 
 // offer gives the program an environment.
@@ -57,16 +65,15 @@ func (s *supervisor) offer(environ []string) {
 // ends by itself is not started again: whoever runs the agent knows better when
 // to, as kubelet does.
 func (s *supervisor) run(ctx context.Context) (code int, err error) {
-	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, forwarded...)
-	defer signal.Stop(signals)
+	signal.Notify(s.signals, caught...)
+	defer signal.Stop(s.signals)
 
 	var environ []string
 	for environ == nil {
 		select {
 		case <-ctx.Done():
 			return 0, nil
-		case <-signals: // there is nobody to forward it to yet
+		case <-s.signals: // there is nobody to forward it to yet
 		case environ = <-s.environ:
 		}
 	}
@@ -75,7 +82,7 @@ func (s *supervisor) run(ctx context.Context) (code int, err error) {
 		if err != nil {
 			return 1, fmt.Errorf("start %s: %w", s.Args[0], err)
 		}
-		next, code := s.supervise(ctx, child, environ, signals)
+		next, code := s.supervise(ctx, child, environ)
 		s.agent.status.programRuns(false)
 		if next == nil {
 			return code, nil
@@ -131,7 +138,7 @@ func exitCode(err error) int {
 
 // supervise returns the environment to start the program anew with, or, where
 // it is to end or has ended, its exit code.
-func (s *supervisor) supervise(ctx context.Context, c *child, environ []string, signals <-chan os.Signal) (next []string, code int) {
+func (s *supervisor) supervise(ctx context.Context, c *child, environ []string) (next []string, code int) {
 	restart := time.NewTimer(time.Hour)
 	restart.Stop()
 	defer restart.Stop()
@@ -144,9 +151,8 @@ func (s *supervisor) supervise(ctx context.Context, c *child, environ []string, 
 		case <-ctx.Done():
 			s.end(c)
 			return nil, c.code
-		case sig := <-signals:
-			// It may have ended just now.
-			_ = c.cmd.Process.Signal(sig)
+		case sig := <-s.signals:
+			s.forward(c, sig)
 		case environ := <-s.environ:
 			if slices.Equal(environ, known) {
 				continue
@@ -154,7 +160,7 @@ func (s *supervisor) supervise(ctx context.Context, c *child, environ []string, 
 			known = environ
 			switch {
 			case s.Restart:
-				restart.Reset(max(0, minRun-time.Since(c.started)))
+				restart.Reset(max(0, cmp.Or(s.minRun, minRun)-time.Since(c.started)))
 			case s.Signal != 0:
 				s.agent.Log.Info("the secrets have changed: sending the program a signal", "signal", s.Signal.String())
 				_ = c.cmd.Process.Signal(s.Signal)
@@ -172,19 +178,36 @@ func (s *supervisor) supervise(ctx context.Context, c *child, environ []string, 
 	}
 }
 
-// end ends the program, and what it has left behind in its process group.
+// forward gives a signal to the program, but one that ends the agent.
+func (s *supervisor) forward(c *child, sig os.Signal) {
+	if sig == syscall.SIGINT || sig == syscall.SIGTERM {
+		s.asked++
+		return
+	}
+	// It may have ended just now.
+	_ = c.cmd.Process.Signal(sig)
+}
+
+// end ends the program, and what it has left behind in its process group. Who
+// asks twice does not want to wait.
 func (s *supervisor) end(c *child) {
 	_ = c.cmd.Process.Signal(syscall.SIGTERM)
 	timer := time.NewTimer(s.Grace)
 	defer timer.Stop()
-	select {
-	case <-c.ended:
-	case <-timer.C:
-		s.agent.Log.Warn("the program does not end: killing it", "after", s.Grace.String())
-		_ = killGroup(c.cmd)
-		<-c.ended
+	for running := true; running && s.asked < 2; {
+		select {
+		case <-c.ended:
+			running = false
+		case sig := <-s.signals:
+			s.forward(c, sig)
+		case <-timer.C:
+			s.agent.Log.Warn("the program does not end: killing it", "after", s.Grace.String())
+			running = false
+		}
 	}
-	if c.cmd.SysProcAttr != nil {
-		_ = killGroup(c.cmd)
+	// Of a program that has ended there is still what it left behind.
+	if err := killGroup(c.cmd); err != nil && !errors.Is(err, os.ErrProcessDone) && !errors.Is(err, syscall.ESRCH) {
+		s.agent.Log.Error("cannot kill the program", "error", err)
 	}
+	<-c.ended
 }

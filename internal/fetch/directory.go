@@ -160,7 +160,8 @@ func (d *Directory) inPlace() error {
 		if err != nil || target != path.Join(dataLink, top) {
 			return fmt.Errorf("%s is gone", top)
 		}
-		if _, err := d.tree.root.Lstat(path.Join(name, top)); err != nil {
+		// Who gave the version away may not be able to look into it.
+		if _, err := d.tree.root.Lstat(path.Join(name, top)); errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("%s is gone", top)
 		}
 	}

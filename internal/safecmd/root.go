@@ -35,7 +35,7 @@ workloads over SPIFFE mTLS. kubectl vsecm makes the manifests.`,
 	})
 	// Help fits into 80 columns.
 	cmd.SetUsageTemplate(strings.ReplaceAll(cmd.UsageTemplate(), ".FlagUsages", ".FlagUsagesWrapped 80"))
-	cmd.AddCommand(newServe(streams), newFetch(streams), newInspect(streams), newDev(streams), newVersion(streams))
+	cmd.AddCommand(newServe(streams), newFetch(streams), newAgent(streams), newInspect(streams), newDev(streams), newVersion(streams))
 	cmd.SetArgs(args)
 	return report(streams.ErrOut, cmd.ExecuteContext(ctx))
 }
