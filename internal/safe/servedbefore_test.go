@@ -4,6 +4,8 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/internal/cache"
+	"github.com/vsecm/kubectl-vsecm/internal/rekey"
 	"github.com/vsecm/kubectl-vsecm/internal/store"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
@@ -39,14 +42,16 @@ func TestAServedVersionWhoseObjectWasBrokenNeedsItsKey(t *testing.T) {
 	go func() { defer close(ended); _ = secrets.Run(ctx, objects) }()
 	defer func() { stop(); <-ended }()
 
-	put := func(name string, values map[string]string) {
-		o := &v1alpha1.EncryptedSecret{
-			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name},
-			Spec:       v1alpha1.EncryptedSecretSpec{EncryptedData: values},
-		}
+	apply := func(o *v1alpha1.EncryptedSecret) {
 		if _, err := objects.Apply(t.Context(), "local.app", o); err != nil {
 			t.Fatal(err)
 		}
+	}
+	put := func(name string, values map[string]string) {
+		apply(&v1alpha1.EncryptedSecret{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name},
+			Spec:       v1alpha1.EncryptedSecretSpec{EncryptedData: values},
+		})
 	}
 	sealed := func(name string, to *unseal.RootKey) map[string]string {
 		o := &v1alpha1.EncryptedSecret{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name}}
@@ -64,7 +69,7 @@ func TestAServedVersionWhoseObjectWasBrokenNeedsItsKey(t *testing.T) {
 		}
 		return names
 	}
-	for name, to := range map[string]*unseal.RootKey{"old": old, "fresh": fresh, "renewed": old} {
+	for name, to := range map[string]*unseal.RootKey{"old": old, "fresh": fresh, "renewed": old, "template": old} {
 		put(name, sealed(name, to))
 		until(t, func() bool { // it is good once somebody has it
 			_, err := secrets.Reveal(t.Context(), store.Key{Namespace: "shop", Name: name})
@@ -77,9 +82,20 @@ func TestAServedVersionWhoseObjectWasBrokenNeedsItsKey(t *testing.T) {
 	put("renewed", sealed("renewed", fresh))
 	put("old", sealed("elsewhere", fresh))
 	put("fresh", sealed("elsewhere", fresh))
-	until(t, func() bool { return len(before()) >= 2 })
+	// Its values open, and its template does not make anything of them.
+	bad := "{{ .nothing }}"
+	failing := &v1alpha1.EncryptedSecret{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "template"}}
+	failing.Spec.Template = &v1alpha1.Template{Data: map[string]v1alpha1.TemplateValue{"a": {Text: &bad}}}
+	text, err := encrypt.Seal([]byte("a value"), encrypt.BindingOf(failing, "k"), []encrypt.Recipient{fresh.Recipient()}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	failing.Spec.EncryptedData = map[string]string{"k": text}
+	apply(failing)
+	until(t, func() bool { return len(before()) >= 3 })
 	needs := servedBefore(secrets, gate)
-	if len(needs) != 1 || needs[0].Name != "old" || needs[0].Namespace != "shop" || needs[0].Key != "k" {
+	slices.SortFunc(needs, func(a, b rekey.Need) int { return strings.Compare(a.Name, b.Name) })
+	if len(needs) != 2 || needs[0].Name != "old" || needs[1].Name != "template" || needs[0].Namespace != "shop" || needs[0].Key != "k" {
 		t.Errorf("needs: %+v", needs)
 	}
 }

@@ -96,8 +96,11 @@ func TestValuesAreSealedAnewInTheirOrder(t *testing.T) {
 	breakGlass := must(generate())(t).Recipient()
 	both := must(encrypt.Seal([]byte(theValue), dbIn("shop"), []encrypt.Recipient{k.old.Recipient(), k.key.Recipient()}, time.Now()))(t)
 	anywhere := encrypt.Binding{Scope: encrypt.Namespace, Namespace: "shop", Name: "any", Key: "any", SecretType: "Opaque"}
+	templated := dbIn("shop")
+	templated.TemplateSHA256 = strings.Repeat("0a", 32)
 	given := []map[string]any{
 		k.value(k.stale(t, dbIn("shop"))), k.value(k.stale(t, dbIn("shop"), breakGlass), breakGlass), k.value(both), k.value(k.stale(t, anywhere)),
+		k.value(k.stale(t, templated)),
 	}
 	answer := k.renewed(t, k.post(t, renewToken, given...))
 	if len(answer.Values) != len(given) {
@@ -109,8 +112,11 @@ func TestValuesAreSealedAnewInTheirOrder(t *testing.T) {
 			t.Errorf("value %d was %+v, is %+v", i, was, is)
 		}
 		place := dbIn("shop")
-		if i == 3 {
+		switch i {
+		case 3:
 			place = anywhere
+		case 4:
+			place = templated
 		}
 		alone := must(unseal.NewKeyring(k.key))(t)
 		if value, err := encrypt.Open(v.Sealed, place, alone, time.Now()); err != nil || string(value) != theValue {
@@ -120,7 +126,7 @@ func TestValuesAreSealedAnewInTheirOrder(t *testing.T) {
 	if ids := must(encrypt.Inspect(answer.Values[1].Sealed))(t).KeyIDs; len(ids) != 2 || !slices.Contains(ids, breakGlass.KeyID()) {
 		t.Errorf("the break-glass key is gone: %v", ids)
 	}
-	want := []audit.Entry{{Actor: renewName, Credential: credentialOf + renewName, Verb: "reencrypt", Object: "values shop 4", Outcome: audit.OK}}
+	want := []audit.Entry{{Actor: renewName, Credential: credentialOf + renewName, Verb: "reencrypt", Object: "values shop 5", Outcome: audit.OK}}
 	if got := k.onRecord(); !slices.Equal(got, want) {
 		t.Errorf("on record: %+v", got)
 	}
