@@ -447,7 +447,7 @@ func TestImportTakesOverTemplatesPrefixesAndValidity(t *testing.T) {
 	w := newVSecMRig(t)
 	value := `{"username":"u","password":"` + marked + `"}`
 	until := time.Now().Add(24 * time.Hour).UTC().Truncate(time.Second)
-	w.folder("data", []vsecmfiles.Secret{
+	secrets := []vsecmfiles.Secret{
 		{
 			Name: "templated", Values: []string{value}, Template: `{"USER":"{{.username}}","PASS":"{{.password}}"}`, Format: "json",
 			Transformed: `{"USER":"u","PASS":"` + marked + `"}`, ExpiresAfter: until,
@@ -458,12 +458,20 @@ func TestImportTakesOverTemplatesPrefixesAndValidity(t *testing.T) {
 		{Name: "Not_A_Name", Values: []string{marked}},
 		{Name: "k8s:templated", Values: []string{marked}}, // of one name with the first
 		{Name: "many", Values: []string{marked, "two"}},
-	}, false, true)
+	}
+	for i := range secrets {
+		secrets[i].Updated = until.Add(-100 * time.Hour)
+	}
+	w.folder("data", secrets, false, true)
 	w.write("data/README", "hello")
 	stdout, stderr := w.want(exitSomeLeft, "data", "--root-key", "key.txt", "--to-dir", "out", "-o", "json")
 	var s importSummary
 	if err := json.Unmarshal([]byte(stdout), &s); err != nil {
 		t.Fatal(err)
+	}
+	again, _ := w.want(exitSomeLeft, "data", "--root-key", "key.txt", "--to-dir", "out", "-o", "json")
+	if !strings.Contains(again, `"unchanged": 5`) {
+		t.Errorf("the same once more: %s", again)
 	}
 	if s.Imported != 5 || s.Failed != 2 || len(s.OtherFiles) != 1 || stderr == "" {
 		t.Errorf("got %s%s", stdout, stderr)

@@ -118,7 +118,7 @@ func (k *Key) openAES(raw []byte) ([]byte, error) {
 		return nil, fmt.Errorf("%w: more than %d bytes", ErrTooLarge, maxPlaintext)
 	}
 	value := bytes.Clone(raw[aes.BlockSize:])
-	// Of an old mode there is no other way to read what was written in it.
-	cipher.NewCFBDecrypter(k.block, raw[:aes.BlockSize]).XORKeyStream(value, value) //nolint:staticcheck // see above
+	//lint:ignore SA1019 there is no other way to read what VSecM wrote in this mode
+	cipher.NewCFBDecrypter(k.block, raw[:aes.BlockSize]).XORKeyStream(value, value)
 	return value, nil
 }

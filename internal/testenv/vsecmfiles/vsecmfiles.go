@@ -70,7 +70,8 @@ func (k RootKey) Encrypt(data string, fips bool) ([]byte, error) {
 		}
 		ciphertext := make([]byte, aes.BlockSize+len(data))
 		rand.Read(ciphertext[:aes.BlockSize])
-		cipher.NewCFBEncrypter(block, ciphertext[:aes.BlockSize]).XORKeyStream(ciphertext[aes.BlockSize:], []byte(data)) //nolint:staticcheck // as VSecM does
+		//lint:ignore SA1019 as VSecM does
+		cipher.NewCFBEncrypter(block, ciphertext[:aes.BlockSize]).XORKeyStream(ciphertext[aes.BlockSize:], []byte(data))
 		return ciphertext, nil
 	}
 	recipient, err := age.ParseX25519Recipient(k.PublicKey)
