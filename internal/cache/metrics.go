@@ -1,7 +1,9 @@
 package cache
 
 import (
-	"maps"
+	"cmp"
+	"slices"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
@@ -86,12 +88,28 @@ func (e *expiries) Describe(ch chan<- *prometheus.Desc) { ch <- descExpires }
 
 // Collect implements [prometheus.Collector].
 func (e *expiries) Collect(ch chan<- prometheus.Metric) {
+	type expiry struct {
+		object string
+		at     time.Time
+	}
+	var all []expiry
 	e.c.mu.RLock()
-	of := maps.Clone(e.c.windows.of)
-	e.c.mu.RUnlock()
-	for key, w := range of {
+	for key, w := range e.c.windows.of {
 		if !w.ExpiresAt.IsZero() {
-			ch <- prometheus.MustNewConstMetric(descExpires, prometheus.GaugeValue, float64(w.ExpiresAt.Unix()), key.String())
+			all = append(all, expiry{key.String(), w.ExpiresAt})
 		}
 	}
+	e.c.mu.RUnlock()
+	if len(all) > maxExpiries {
+		// Whoever may create objects could make any number of series. Those that are about to expire, or just have, are kept.
+		now := e.c.now()
+		slices.SortFunc(all, func(a, b expiry) int { return cmp.Compare(a.at.Sub(now).Abs(), b.at.Sub(now).Abs()) })
+		all = all[:maxExpiries]
+	}
+	for _, x := range all {
+		ch <- prometheus.MustNewConstMetric(descExpires, prometheus.GaugeValue, float64(x.at.Unix()), x.object)
+	}
 }
+
+// maxExpiries bounds the series of a metric that has one for each object.
+const maxExpiries = 10_000

@@ -111,6 +111,7 @@ func TestObjectIsServedInItsWindowToTheSecond(t *testing.T) {
 		}
 		cancel()
 		<-others
+		synctest.Wait() // it is logged after all were woken
 		log := r.log.String()
 		if strings.Count(log, "valid from now on") != 1 || strings.Count(log, "has expired") != 1 {
 			t.Errorf("the log:\n%s", log)
@@ -268,5 +269,30 @@ func TestMetricSaysWhenObjectsExpire(t *testing.T) {
 	r.cache.arrived(t.Context(), newVersion(r.one("shop", "db", "y")))
 	if err := testutil.GatherAndCompare(r.reg, strings.NewReader(""), "vsecm_object_expires_timestamp_seconds"); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestMetricHasABoundedNumberOfObjects(t *testing.T) {
+	r := newRoom(t)
+	now := time.Now()
+	for i := range maxExpiries + 100 {
+		o := window{until: now.Add(time.Duration(i+1) * time.Hour)}.set(&v1alpha1.EncryptedSecret{})
+		o.Namespace, o.Name = "shop", fmt.Sprint(i)
+		r.cache.arrived(t.Context(), newVersion(o))
+	}
+	families, err := r.reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := make(map[string]bool)
+	for _, f := range families {
+		if f.GetName() == "vsecm_object_expires_timestamp_seconds" {
+			for _, m := range f.GetMetric() {
+				seen[m.GetLabel()[0].GetValue()] = true
+			}
+		}
+	}
+	if len(seen) != maxExpiries || !seen["shop/0"] || seen[fmt.Sprint("shop/", maxExpiries+99)] {
+		t.Errorf("%d objects; the first of them: %t", len(seen), seen["shop/0"])
 	}
 }
