@@ -38,11 +38,18 @@ func textOf(classic bool) string {
 	return string(k.Text())
 }
 
+// recipients holds those of keys that were asked for: to parse a key takes long with the race detector.
+var recipients sync.Map
+
 func recipientOf(text string) encrypt.Recipient {
+	if r, known := recipients.Load(text); known {
+		return r.(encrypt.Recipient)
+	}
 	k, err := unseal.Parse([]byte(text))
 	if err != nil {
 		panic(err)
 	}
+	recipients.Store(text, k.Recipient())
 	return k.Recipient()
 }
 
@@ -156,26 +163,46 @@ func (r *rig) settled() Status {
 	return r.status()
 }
 
+// status returns the status, and checks that the parts of the keeper say the same of it. They are
+// asked one after the other: where they differ, a change has to be under way.
 func (r *rig) status() Status {
 	r.t.Helper()
-	st := r.keeper.Status()
+	for {
+		changed := r.keeper.Changed()
+		st := r.keeper.Status()
+		wrong := r.contradictions(st)
+		if len(wrong) == 0 {
+			return st
+		}
+		select {
+		case <-changed:
+		case <-time.After(patience):
+			r.t.Errorf("status %+v: %q", st, wrong)
+			return st
+		}
+	}
+}
+
+// contradictions tells what does not go with a status.
+func (r *rig) contradictions(st Status) (wrong []string) {
+	r.t.Helper()
 	if open := st.State == Unsealed; open != (r.config.Gate.Era() != 0) || open == r.holder.sealed.Load() {
-		r.t.Errorf("%s, but the gate's era is %d, and the holder is sealed: %v", st.State, r.config.Gate.Era(), r.holder.sealed.Load())
+		wrong = append(wrong, fmt.Sprintf("the gate's era is %d, and the holder is sealed: %v", r.config.Gate.Era(), r.holder.sealed.Load()))
 	}
 	open, shares := st.State == Unsealed, st.Progress.Set != unseal.SetID{}
 	if n := len(st.Missing); n > 0 {
 		if open || n > 2 || st.Reason == "" || !shares && (st.Progress.Given != 2-n || st.Progress.Needed != 2) {
-			r.t.Errorf("status %+v", st)
+			wrong = append(wrong, "what is missing")
 		}
 	} else if !open && st.Reason == "" || open && st.Reason != "" && !r.wrong || open && shares || !shares && (open != (st.Progress.Given == 1) || st.Progress.Needed != 1) {
-		r.t.Errorf("status %+v", st)
+		wrong = append(wrong, "the reason or the progress")
 	}
 	recipient, known := r.keeper.Recipient()
 	if known != (st.KeyID != "") || known && recipient.KeyID() != st.KeyID {
-		r.t.Errorf("key id %s, recipient %s", st.KeyID, recipient)
+		wrong = append(wrong, fmt.Sprintf("recipient %.30s", recipient))
 	}
 	showsNoKey(r.t, "the status", fmt.Sprintf("%+v", st), keyA, keyB)
-	return st
+	return wrong
 }
 
 // until waits for a state.

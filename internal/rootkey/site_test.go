@@ -1,6 +1,7 @@
 package rootkey
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -109,12 +110,16 @@ func newSecretSite(t *testing.T, cp *controlplane.ControlPlane) *secretSite {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stdout, stderr, err := cp.Kubectl(t, cp.Kubeconfig(), `{"apiVersion":"v1","kind":"Namespace","metadata":{"generateName":"safe-"}}`,
-		"create", "-f", "-", "-o", "jsonpath={.metadata.name}")
+	text, err := client.Core.Post().Resource("namespaces").SetHeader("Content-Type", runtime.ContentTypeJSON).
+		Body([]byte(`{"apiVersion":"v1","kind":"Namespace","metadata":{"generateName":"safe-"}}`)).DoRaw(t.Context())
 	if err != nil {
-		t.Fatalf("%v: %s", err, stderr)
+		t.Fatal(err)
 	}
-	return &secretSite{t: t, client: client, namespace: stdout, mounted: filepath.Join(t.TempDir(), "key.txt")}
+	var namespace metav1.PartialObjectMetadata
+	if err := json.Unmarshal(text, &namespace); err != nil {
+		t.Fatal(err)
+	}
+	return &secretSite{t: t, client: client, namespace: namespace.Name, mounted: filepath.Join(t.TempDir(), "key.txt")}
 }
 
 func (s *secretSite) place() Place {
