@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"runtime"
@@ -11,9 +12,11 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
+	"github.com/vsecm/kubectl-vsecm/pkg/template"
 )
 
 // specFlags say what a new manifest is like, all but its values.
@@ -21,8 +24,14 @@ type specFlags struct {
 	scope     string
 	workloads []string
 	secret    string
+	template  string // a file
+	notBefore momentFlag
+	expiresAt momentFlag
 
 	changed func(flag string) bool
+
+	made         *v1alpha1.Template // what the file holds
+	begins, ends *metav1.Time
 }
 
 func (f *specFlags) addTo(cmd *cobra.Command) {
@@ -30,12 +39,18 @@ func (f *specFlags) addTo(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVar(&f.workloads, "workload", nil, "A `WORKLOAD` that may fetch the values; by default the one that bears the object's name. May be repeated")
 	cmd.Flags().StringVar(&f.secret, "secret", "", "Deliver as a Kubernetes Secret too, of this `TYPE`, written --secret=TYPE")
 	cmd.Flags().Lookup("secret").NoOptDefVal = encrypt.DefaultSecretType
+	cmd.Flags().StringVar(&f.template, "template", "", "Deliver what the template in this `FILE` makes of the values: YAML, as spec.template has it")
+	cmd.Flags().Var(&f.notBefore, "not-before", "Deliver from this `TIME` on: 2027-01-31T12:00:00Z, or how far it is ahead: 12h, 7d")
+	cmd.Flags().Var(&f.expiresAt, "expires-at", "Deliver until this `TIME`: 2027-01-31T12:00:00Z, or how far it is ahead: 90d")
+	_ = cmd.RegisterFlagCompletionFunc("not-before", cobra.NoFileCompletions)
+	_ = cmd.RegisterFlagCompletionFunc("expires-at", cobra.FixedCompletions([]string{"30d", "90d", "365d"}, cobra.ShellCompDirectiveNoFileComp))
 	// These flags are there: they were just added.
 	_ = cmd.RegisterFlagCompletionFunc("scope", cobra.FixedCompletions([]string{"strict", "namespace", "cluster"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("workload", cobra.NoFileCompletions)
 }
 
-func (f *specFlags) check() error {
+// check checks the flags, and reads what they name.
+func (f *specFlags) check(now time.Time) error {
 	if _, err := encrypt.ParseScope(f.scope); err != nil {
 		return fmt.Errorf("--scope: %w", err)
 	}
@@ -47,6 +62,29 @@ func (f *specFlags) check() error {
 			return fmt.Errorf("--secret: %w", err)
 		}
 	}
+	f.begins, f.ends = f.notBefore.from(now), f.expiresAt.from(now)
+	switch {
+	case f.ends != nil && !f.ends.After(now):
+		return fmt.Errorf("--expires-at: %s is past: nobody would ever get it", f.expiresAt.text)
+	case f.begins != nil && f.ends != nil && !f.begins.Before(f.ends):
+		return errors.New("--expires-at is not after --not-before")
+	}
+	if f.changed("template") {
+		return f.readTemplate()
+	}
+	return nil
+}
+
+func (f *specFlags) readTemplate() error {
+	data, err := readFile(f.template, encrypt.MaxFileSize)
+	if err != nil {
+		return fmt.Errorf("--template: %w", err)
+	}
+	made, faults := encrypt.ReadTemplate(f.template, data)
+	if len(faults) > 0 {
+		return withHint(faultsError(faults), "a template is written as in docs/templates.md: data, and below it each key that is delivered")
+	}
+	f.made = made
 	return nil
 }
 
@@ -64,6 +102,7 @@ func (f *specFlags) object(namespace, name string, rule encrypt.Rule) *v1alpha1.
 		o.Spec.Scope = string(encrypt.Strict)
 	}
 	o.Spec.Workloads = f.workloads
+	o.Spec.Template, o.Spec.NotBefore, o.Spec.ExpiresAt = f.made, f.begins, f.ends
 	secretType := f.secret
 	if secretType == "" && !f.changed("secret") {
 		secretType = rule.SecretType
@@ -96,7 +135,7 @@ func (f *specFlags) agrees(place string, o *v1alpha1.EncryptedSecret) error {
 	b := encrypt.BindingOf(o, "any")
 	differs := func(flag, has string) error {
 		return withHint(fmt.Errorf("%s: %s: --%s says otherwise than the manifest, which has %s", place, o.Name, flag, has),
-			"its other values are bound to what it has: changing that needs the private key ('edit')")
+			"its other values are bound to what it has: changing that needs the private key ('reveal' them, and encrypt all of them anew)")
 	}
 	if f.scope != "" && f.scope != string(b.Scope) {
 		return differs("scope", "scope "+string(b.Scope))
@@ -115,6 +154,27 @@ func (f *specFlags) agrees(place string, o *v1alpha1.EncryptedSecret) error {
 		}
 		return differs("secret", has)
 	}
+	if f.made != nil && (o.Spec.Template == nil || template.Hash(f.made) != template.Hash(o.Spec.Template)) {
+		has := "another template"
+		if o.Spec.Template == nil {
+			has = "no template"
+		}
+		return differs("template", has)
+	}
+	return nil
+}
+
+// setValidity sets the times that were given, which no value is bound to.
+func (f *specFlags) setValidity(o *v1alpha1.EncryptedSecret) error {
+	if f.begins != nil {
+		o.Spec.NotBefore = f.begins
+	}
+	if f.ends != nil {
+		o.Spec.ExpiresAt = f.ends
+	}
+	if b, e := o.Spec.NotBefore, o.Spec.ExpiresAt; b != nil && e != nil && !b.Before(e) {
+		return fmt.Errorf("it would expire on %s, and is not to be delivered before %s", e.UTC().Format(time.RFC3339), b.UTC().Format(time.RFC3339))
+	}
 	return nil
 }
 
@@ -125,6 +185,8 @@ type draft struct {
 	recipients []encrypt.Recipient
 	target     *target
 	place      string // of the input, for errors
+	// begins and ends are the times to set in what is there already; nil: none.
+	begins, ends *metav1.Time
 
 	sealed map[string]string
 }
@@ -163,6 +225,9 @@ func sealAll(ctx context.Context, drafts []*draft, now time.Time) error {
 }
 
 func (d *draft) seal(now time.Time) error {
+	if err := d.try(); err != nil {
+		return d.wrap(err)
+	}
 	d.sealed = make(map[string]string, len(d.values))
 	for _, key := range slices.Sorted(maps.Keys(d.values)) {
 		sealed, err := encrypt.Seal(d.values[key], encrypt.BindingOf(d.object, key), d.recipients, now)
@@ -172,6 +237,53 @@ func (d *draft) seal(now time.Time) error {
 		d.sealed[key] = sealed
 	}
 	return nil
+}
+
+// try runs the template, if there is one, where all values are at hand: in the cluster, nobody can look into them.
+func (d *draft) try() error {
+	if d.object.Spec.Template == nil {
+		return nil
+	}
+	field := func(err error) error {
+		return fmt.Errorf("%s/%s: spec.template.data.%w", d.object.Namespace, d.object.Name, err)
+	}
+	parsed, err := template.Parse(d.object.Spec.Template)
+	if err != nil {
+		return field(err)
+	}
+	has := func(key string) bool {
+		_, sealed := d.object.Spec.EncryptedData[key]
+		_, given := d.values[key]
+		return sealed || given
+	}
+	if err := parsed.Check(has); err != nil {
+		return withHint(field(err), "it has %s", keysOf(&v1alpha1.EncryptedSecret{Spec: v1alpha1.EncryptedSecretSpec{EncryptedData: d.names()}}))
+	}
+	size := 0
+	for _, value := range d.values {
+		size += len(value)
+	}
+	for key := range d.object.Spec.EncryptedData {
+		if _, given := d.values[key]; !given {
+			return nil
+		}
+	}
+	made, err := parsed.Execute(d.values, parsed.MaxSize(size))
+	if err != nil {
+		return field(err)
+	}
+	wipe(made)
+	return nil
+}
+
+// names returns the keys that the object has or gets.
+func (d *draft) names() map[string]string {
+	all := make(map[string]string)
+	maps.Copy(all, d.object.Spec.EncryptedData)
+	for key := range d.values {
+		all[key] = ""
+	}
+	return all
 }
 
 // whole returns all sealed values of the object: those that it has, and those of the draft.

@@ -54,6 +54,15 @@ delivery that the manifest has. An unchanged value is sealed anew all the same,
 since only the private key could tell that it is unchanged: name the keys that
 changed, and the diff stays small.
 
+With --template FILE, workloads do not get the values, but what the template
+makes of them: a URL, a file of configuration. The values are bound to it as
+well: it cannot be changed later without them. It is tried on the values before
+anything is written. docs/templates.md describes it.
+
+With --not-before and --expires-at, the values are delivered within these times
+alone. They are not bound, and can be changed in the file, or with -w by these
+flags.
+
 With -f PATH, v1/Secret documents become EncryptedSecrets that are delivered as
 those Secrets: a file, - for standard input, or a folder. With -w DIR, which
 must exist, each goes to a file of the same path below DIR.
@@ -79,6 +88,12 @@ changed.`,
 
   # A new password that nobody ever sees
   kubectl vsecm encrypt db -n shop --generate password=24 -w secrets/db.yaml
+
+  # A new one every 90 days
+  kubectl vsecm encrypt db --generate password=24 --expires-at 90d -w secrets/db.yaml
+
+  # Delivered as a URL: data: {url: {text: "postgres://db:{{ urlquery .password }}@db"}}
+  kubectl vsecm encrypt db -n shop --key password --template url.yaml -w secrets/db.yaml
 
   # What kubectl would create, delivered as a Kubernetes Secret
   kubectl create secret generic db --from-file=./password \
@@ -150,7 +165,7 @@ func (o *encryptOptions) check() error {
 	if err := o.values.checkGenerate(); err != nil {
 		return err
 	}
-	return o.spec.check()
+	return o.spec.check(o.now())
 }
 
 func (o *encryptOptions) run(ctx context.Context) error {
@@ -198,6 +213,10 @@ func (o *encryptOptions) runValues(ctx context.Context, p *project) error {
 				return err
 			}
 			d.object.Spec = m.Object.Spec
+			if err := o.spec.setValidity(d.object); err != nil {
+				return fmt.Errorf("%s: %w", place, err)
+			}
+			d.begins, d.ends = o.spec.begins, o.spec.ends
 		}
 		if err := d.check(); err != nil {
 			return err

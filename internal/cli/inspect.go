@@ -2,14 +2,17 @@ package cli
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
+	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
 
@@ -21,18 +24,24 @@ type inspectOptions struct {
 
 // An inspection is what inspect tells of one sealed value.
 type inspection struct {
-	File       string          `json:"file,omitempty"`
-	Namespace  string          `json:"namespace,omitempty"`
-	Name       string          `json:"name,omitempty"`
-	Key        string          `json:"key,omitempty"`
-	Scope      encrypt.Scope   `json:"scope,omitempty"`
-	Workloads  []string        `json:"workloads,omitempty"`
-	SecretType string          `json:"secretType,omitempty"`
-	KeyIDs     []encrypt.KeyID `json:"keyIDs,omitempty"`
-	SealedAt   *time.Time      `json:"sealedAt,omitempty"`
-	Size       *int            `json:"size,omitempty"` // bytes
-	Hybrid     bool            `json:"hybrid,omitempty"`
-	Error      string          `json:"error,omitempty"`
+	File       string        `json:"file,omitempty"`
+	Namespace  string        `json:"namespace,omitempty"`
+	Name       string        `json:"name,omitempty"`
+	Key        string        `json:"key,omitempty"`
+	Scope      encrypt.Scope `json:"scope,omitempty"`
+	Workloads  []string      `json:"workloads,omitempty"`
+	SecretType string        `json:"secretType,omitempty"`
+	// Template is the SHA-256 of the template that the value is bound to; Makes are the keys that the manifest's makes.
+	Template string   `json:"templateSHA256,omitempty"`
+	Makes    []string `json:"templateKeys,omitempty"`
+	// NotBefore and ExpiresAt are the manifest's: no value is bound to them.
+	NotBefore *metav1.Time    `json:"notBefore,omitempty"`
+	ExpiresAt *metav1.Time    `json:"expiresAt,omitempty"`
+	KeyIDs    []encrypt.KeyID `json:"keyIDs,omitempty"`
+	SealedAt  *time.Time      `json:"sealedAt,omitempty"`
+	Size      *int            `json:"size,omitempty"` // bytes
+	Hybrid    bool            `json:"hybrid,omitempty"`
+	Error     string          `json:"error,omitempty"`
 }
 
 func newInspect(streams genericiooptions.IOStreams) *cobra.Command {
@@ -99,6 +108,7 @@ func (o inspectOptions) run() error {
 			// Where it stands is what the reader looks for; where it was sealed for, if
 			// elsewhere, is in the error.
 			row.setPlace(encrypt.BindingOf(m.Object, key))
+			row.setDelivery(m.Object)
 			if err != nil {
 				row.Error = err.Error()
 				faults = append(faults, m.Fault(encrypt.DataField(key), err))
@@ -123,7 +133,15 @@ func inspectionOf(info encrypt.Info) inspection {
 
 func (r *inspection) setPlace(b encrypt.Binding) {
 	r.Namespace, r.Name, r.Key = b.Namespace, b.Name, b.Key
-	r.Scope, r.Workloads, r.SecretType = b.Scope, b.Workloads, b.SecretType
+	r.Scope, r.Workloads, r.SecretType, r.Template = b.Scope, b.Workloads, b.SecretType, b.TemplateSHA256
+}
+
+// setDelivery notes what else the manifest says of the delivery.
+func (r *inspection) setDelivery(o *v1alpha1.EncryptedSecret) {
+	r.NotBefore, r.ExpiresAt = o.Spec.NotBefore, o.Spec.ExpiresAt
+	if t := o.Spec.Template; t != nil {
+		r.Makes = slices.Sorted(maps.Keys(t.Data))
+	}
 }
 
 func (o inspectOptions) print(rows []inspection, faults []*encrypt.Fault) error {
@@ -152,6 +170,12 @@ func (o inspectOptions) printTable(rows []inspection) error {
 				fmt.Fprintln(w)
 			}
 			fmt.Fprintf(w, "%s/%s: scope %s, readers %s, %s\n", star(r.Namespace), star(r.Name), r.Scope, readers(r), delivery(r))
+			if len(r.Makes) > 0 {
+				fmt.Fprintf(w, "  its template delivers %s\n", strings.Join(r.Makes, ", "))
+			}
+			if times := validity(r); times != "" {
+				fmt.Fprintf(w, "  delivered %s\n", times)
+			}
 			fmt.Fprintln(w, "  KEY\tBYTES\tSEALED\tKEY ID")
 		}
 		if r.SealedAt == nil {
@@ -185,6 +209,18 @@ func delivery(r inspection) string {
 		return "no Kubernetes Secret"
 	}
 	return "Kubernetes Secret " + r.SecretType
+}
+
+// validity says when an object is delivered; empty if always.
+func validity(r inspection) string {
+	var times []string
+	if r.NotBefore != nil {
+		times = append(times, "from "+r.NotBefore.UTC().Format(time.RFC3339)+" on")
+	}
+	if r.ExpiresAt != nil {
+		times = append(times, "until "+r.ExpiresAt.UTC().Format(time.RFC3339))
+	}
+	return strings.Join(times, ", ")
 }
 
 func star(s string) string {

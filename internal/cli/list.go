@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
@@ -45,8 +46,9 @@ to go, why if it did not, what it is delivered as, and which git source it comes
 from. With --sources, list the git sources. No value is shown, or read.
 
 READY is True, False, or Unknown while Safe has not looked at an object as it is
-now. -o wide adds who may fetch it, the number of its keys, the root key that
-they are sealed to, the revision that it came with, when its Kubernetes Secret
+now. EXPIRES is when it ceases to be delivered. -o wide adds when its delivery
+starts, who may fetch it, the number of its keys, and of those that a template
+makes of them, the root key that they are sealed to, the revision that it came with, when its Kubernetes Secret
 was written last, and what Safe says of it. The objects are read in your own
 name: Safe need not run.
 
@@ -247,6 +249,9 @@ type listedSecret struct {
 		Workloads     []string                 `json:"workloads"`
 		EncryptedData map[string]unread        `json:"encryptedData"`
 		Secret        *v1alpha1.SecretDelivery `json:"secret"`
+		Template      *listedTemplate          `json:"template"`
+		NotBefore     *metav1.Time             `json:"notBefore"`
+		ExpiresAt     *metav1.Time             `json:"expiresAt"`
 	} `json:"spec"`
 	Status v1alpha1.EncryptedSecretStatus `json:"status"`
 }
@@ -265,9 +270,9 @@ type unread struct{}
 func (unread) UnmarshalJSON([]byte) error { return nil }
 
 func secretHeader(wide bool) []string {
-	header := []string{"NAME", "READY", "REASON", "SECRET", "SOURCE", "AGE"}
+	header := []string{"NAME", "READY", "REASON", "SECRET", "SOURCE", "AGE", "EXPIRES"}
 	if wide {
-		header = append(header, "WORKLOADS", "KEYS", "KEY-ID", "REVISION", "DELIVERED", "MESSAGE")
+		header = append(header, "STARTS", "WORKLOADS", "KEYS", "KEY-ID", "REVISION", "DELIVERED", "MESSAGE")
 	}
 	return header
 }
@@ -284,7 +289,7 @@ func (s *listedSecret) row(wide bool) []string {
 	}
 	cells := []string{
 		s.Metadata.Namespace, s.Metadata.Name, ready.status, ready.reason, orNone(secret),
-		orNone(sourceName(s.Metadata.Labels)), ageOf(s.Metadata.CreationTimestamp),
+		orNone(sourceName(s.Metadata.Labels)), ageOf(s.Metadata.CreationTimestamp), whenOf(s.Spec.ExpiresAt),
 	}
 	if !wide {
 		return cells
@@ -296,8 +301,33 @@ func (s *listedSecret) row(wide bool) []string {
 	if s.Status.Secret != nil {
 		delivered = agoOf(&s.Status.Secret.DeliveredAt)
 	}
-	return append(cells, strings.Join(workloads, ","), strconv.Itoa(len(s.Spec.EncryptedData)), shortIDs(s.Status.KeyIDs),
+	return append(cells, whenOf(s.Spec.NotBefore), strings.Join(workloads, ","), s.keys(), shortIDs(s.Status.KeyIDs),
 		orNone(short(s.Status.Revision)), delivered, orNone(ready.message))
+}
+
+// A listedTemplate is a template of which the keys are kept.
+type listedTemplate struct {
+	Data map[string]unread `json:"data"`
+}
+
+// keys counts the keys that are sealed, and those that a template makes of them.
+func (s *listedSecret) keys() string {
+	n := strconv.Itoa(len(s.Spec.EncryptedData))
+	if s.Spec.Template == nil {
+		return n
+	}
+	return n + " to " + strconv.Itoa(len(s.Spec.Template.Data))
+}
+
+// whenOf says how far a time is away.
+func whenOf(t *metav1.Time) string {
+	if t == nil {
+		return "<none>"
+	}
+	if ahead := time.Until(t.Time); ahead > 0 {
+		return "in " + duration.HumanDuration(ahead)
+	}
+	return ago(t.Time)
 }
 
 // A listedSource is what a list shows of a GitSource.

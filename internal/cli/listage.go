@@ -97,7 +97,7 @@ func agedHeader(wide bool) []string {
 }
 
 // agedColumn is where the ages stand in a row, behind the object's own.
-const agedColumn = 7
+const agedColumn = 8
 
 // agedRow returns what makes the row of an object with values that were sealed before a time, and none for the
 // others.

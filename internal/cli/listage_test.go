@@ -66,24 +66,24 @@ func TestSecretsThatAreDueAreListedByTheAgeOfTheirValues(t *testing.T) {
 		stderr string
 	}{
 		{[]string{"-n", "shop", "--older-than", "90d"}, []string{
-			"NAME READY REASON SECRET SOURCE AGE SEALED OLD-VALUES",
-			"old Unknown Pending <none> <none> <unknown> 200d b,c",
-			"odd Unknown Pending <none> <none> <unknown> <unknown> b",
-			"many Unknown Pending <none> <none> <unknown> 91d a,b,c,+2",
+			"NAME READY REASON SECRET SOURCE AGE EXPIRES SEALED OLD-VALUES",
+			"old Unknown Pending <none> <none> <unknown> <none> 200d b,c",
+			"odd Unknown Pending <none> <none> <unknown> <none> <unknown> b",
+			"many Unknown Pending <none> <none> <unknown> <none> 91d a,b,c,+2",
 		}, ""},
 		{[]string{"-n", "shop", "--older-than", "4800h", "--no-headers"}, []string{
-			"old Unknown Pending <none> <none> <unknown> 200d c",
-			"odd Unknown Pending <none> <none> <unknown> <unknown> b",
+			"old Unknown Pending <none> <none> <unknown> <none> 200d c",
+			"odd Unknown Pending <none> <none> <unknown> <none> <unknown> b",
 		}, ""},
 		{[]string{"-A", "--older-than", "90d", "-o", "wide"}, []string{
-			"NAMESPACE NAME READY REASON SECRET SOURCE AGE SEALED OLD-VALUES WORKLOADS KEYS KEY-ID REVISION DELIVERED MESSAGE",
-			"shop old Unknown Pending <none> <none> <unknown> 200d b,c old 3 <none> <none> <none> Safe has not looked at it yet",
-			"shop odd Unknown Pending <none> <none> <unknown> <unknown> b odd 2 <none> <none> <none> Safe has not looked at it yet",
-			"shop many Unknown Pending <none> <none> <unknown> 91d a,b,c,d,e many 5 <none> <none> <none> Safe has not looked at it yet",
+			"NAMESPACE NAME READY REASON SECRET SOURCE AGE EXPIRES SEALED OLD-VALUES STARTS WORKLOADS KEYS KEY-ID REVISION DELIVERED MESSAGE",
+			"shop old Unknown Pending <none> <none> <unknown> <none> 200d b,c <none> old 3 <none> <none> <none> Safe has not looked at it yet",
+			"shop odd Unknown Pending <none> <none> <unknown> <none> <unknown> b <none> odd 2 <none> <none> <none> Safe has not looked at it yet",
+			"shop many Unknown Pending <none> <none> <unknown> <none> 91d a,b,c,d,e <none> many 5 <none> <none> <none> Safe has not looked at it yet",
 		}, ""},
 		{[]string{"-n", "shop", "--older-than", "201d", "-o", "name"}, []string{"encryptedsecret.vsecm.com/odd"}, ""},
 		{[]string{"new", "-n", "shop", "--older-than", "90d"}, nil, "No EncryptedSecrets with values older than 90d found in namespace shop.\n"},
-		{[]string{"new", "old", "-n", "shop", "--older-than", "90d", "--no-headers"}, []string{"old Unknown Pending <none> <none> <unknown> 200d b,c"}, ""},
+		{[]string{"new", "old", "-n", "shop", "--older-than", "90d", "--no-headers"}, []string{"old Unknown Pending <none> <none> <unknown> <none> 200d b,c"}, ""},
 	} {
 		code, stdout, stderr := run(t, "", append([]string{"list", "--server", srv.URL}, tt.args...)...)
 		var lines []string

@@ -114,7 +114,7 @@ func (o *registerOptions) check() error {
 	if err := o.values.checkGenerate(); err != nil {
 		return err
 	}
-	return o.spec.check()
+	return o.spec.check(o.now())
 }
 
 func (o *registerOptions) run(ctx context.Context) error {
@@ -224,7 +224,7 @@ func (o *registerOptions) standing(ctx context.Context, c *cluster, d *draft) (*
 		return nil, err
 	}
 	d.object.Spec = is.Spec
-	return is, nil
+	return is, o.spec.setValidity(d.object)
 }
 
 // ofSource says that an object is a git source's, so that what is done to it would not last.

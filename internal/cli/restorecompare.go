@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/internal/backup"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
@@ -83,13 +85,19 @@ func sealedOn(i encrypt.Info) string { return i.SealedAt.UTC().Format(time.RFC33
 
 // sameSpec tells whether two objects say the same of their values, but for these themselves.
 func sameSpec(a, b *v1alpha1.EncryptedSecret) bool {
-	return reflect.DeepEqual(specOf(a), specOf(b))
+	x, y := specOf(a), specOf(b)
+	return reflect.DeepEqual(x, y) && encrypt.BindingOf(a, "").TemplateSHA256 == encrypt.BindingOf(b, "").TemplateSHA256
 }
 
-// specOf returns a spec without values, in the one way of several that it can be written.
+// specOf returns a spec without values and template, in the one way of several that it can be written.
 func specOf(o *v1alpha1.EncryptedSecret) v1alpha1.EncryptedSecretSpec {
 	s := *o.Spec.DeepCopy()
-	s.EncryptedData = nil
+	s.EncryptedData, s.Template = nil, nil
+	for _, t := range []*metav1.Time{s.NotBefore, s.ExpiresAt} {
+		if t != nil {
+			t.Time = t.UTC()
+		}
+	}
 	if s.Scope == "" {
 		s.Scope = string(encrypt.Strict)
 	}

@@ -74,6 +74,23 @@ func openTarget(path, form, defaultNamespace string) (*target, error) {
 	return t, nil
 }
 
+// mayWrite tells early, and in plain words, why a file cannot be made, or replaced: only a regular file is, where
+// that was asked for.
+func mayWrite(path string, overwrite bool) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return creatable(path)
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("%s is not a regular file", path)
+	case !overwrite:
+		return withHint(fmt.Errorf("%s exists already, and is left as it is", path), "name another file, or say --overwrite")
+	}
+	return nil
+}
+
 // creatable tells early, and in plain words, why a new file cannot be made.
 func creatable(path string) error {
 	if _, err := os.Lstat(path); err == nil {
@@ -131,7 +148,11 @@ func (t *target) put(d *draft) error {
 			return err
 		}
 		t.data = edited
-		return nil
+		if d.begins == nil && d.ends == nil {
+			return nil
+		}
+		t.data, err = encrypt.SetValidity(t.path, t.data, d.object.Namespace, d.object.Name, d.begins, d.ends, t.defaultNamespace)
+		return err
 	}
 	d.object.Spec.EncryptedData = all
 	t.added = append(t.added, d.object)

@@ -42,6 +42,9 @@ formed, that each value is bound to the place where it stands, that no name is
 there twice, and what .vsecm.yaml demands: recipients, no retired keys, no
 plaintext Secrets. No key is needed, so whether a value opens is not known.
 
+Templates are parsed, and have to ask for values that are there. What expired
+is noted on standard error, and is no fault.
+
 Every fault is a line FILE:LINE: FIELD: what is wrong, on standard output.
 Folders are searched for .yaml, .yml and .json files; links are not followed.
 
@@ -106,11 +109,24 @@ func (o validateOptions) run(ctx context.Context) error {
 	if err := o.print(faults); err != nil {
 		return err
 	}
+	for _, r := range results {
+		o.noteExpired(r.manifests)
+	}
 	if len(faults) > 0 {
 		return fmt.Errorf("faults: %d, in manifests: %d, files: %d", len(faults), objects, len(files))
 	}
 	fmt.Fprintf(o.streams.ErrOut, "no faults; manifests: %d, files: %d\n", objects, len(files))
 	return nil
+}
+
+// noteExpired tells what nobody gets any more. It is no fault: what was valid when it was checked in passes for ever.
+func (o validateOptions) noteExpired(manifests []encrypt.Manifest) {
+	for _, m := range manifests {
+		if t := m.Object.Spec.ExpiresAt; t != nil && !o.now().Before(t.Time) {
+			fault := m.Fault("spec.expiresAt", fmt.Errorf("%s/%s expired on %s: nobody gets it any more", m.Object.Namespace, m.Object.Name, t.UTC().Format(time.RFC3339)))
+			fmt.Fprintln(o.streams.ErrOut, "note:", visible(fault.Error()))
+		}
+	}
 }
 
 // recipientsByRule returns the recipients by the path of their rule, and what is wrong

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -126,15 +125,11 @@ func findManifest(file string, data []byte, namespace, name, defaultNamespace st
 // onlyValuesChanged reads both texts whole and compares what they say. It is
 // what makes splicing safe whatever style a file is written in.
 func onlyValuesChanged(file string, before, after []byte, namespace, name string, values map[string]string, defaultNamespace string) error {
-	was, is := ReadManifests(file, before, defaultNamespace), ReadManifests(file, after, defaultNamespace)
-	ok := len(is.Faults) == len(was.Faults) && is.Skipped == was.Skipped && len(is.Objects) == len(was.Objects)
-	for i := 0; ok && i < len(is.Objects); i++ {
-		want, have := was.Objects[i].Object, is.Objects[i].Object
-		if want.Namespace == namespace && want.Name == name {
-			maps.Copy(want.Spec.EncryptedData, values)
+	ok := sameBut(file, before, after, defaultNamespace, func(o *v1alpha1.EncryptedSecret) {
+		if o.Namespace == namespace && o.Name == name {
+			maps.Copy(o.Spec.EncryptedData, values)
 		}
-		ok = reflect.DeepEqual(want, have)
-	}
+	})
 	if !ok {
 		return &Fault{File: file, Field: "spec.encryptedData", Namespace: namespace, Name: name,
 			Err: errors.New("cannot be edited in place: write encryptedData with one plain KEY: VALUE a line")}
@@ -195,14 +190,7 @@ func addToBlock(data []byte, entries *yaml.Node, key, value string) (splice, err
 	after := insertAfter(entries, key)
 	if after < 0 {
 		// Before the first entry, and before the comments that belong to it.
-		at := lineStart(data, entries.Content[0].Line)
-		for at > 0 {
-			previous := bytes.LastIndexByte(data[:at-1], '\n') + 1
-			if !bytes.HasPrefix(bytes.TrimSpace(data[previous:at]), []byte("#")) {
-				break
-			}
-			at = previous
-		}
+		at := aboveComments(data, lineStart(data, entries.Content[0].Line))
 		return splice{at, at, indent + entry + newline}, nil
 	}
 	_, end, err := scalarRange(data, entries.Content[after+1])
@@ -215,6 +203,18 @@ func addToBlock(data []byte, entries *yaml.Node, key, value string) (splice, err
 		return splice{at, at, indent + entry + newline}, nil
 	}
 	return splice{len(data), len(data), newline + indent + entry}, nil
+}
+
+// aboveComments returns where the comments begin that stand right above the line at an offset.
+func aboveComments(data []byte, at int) int {
+	for at > 0 {
+		previous := bytes.LastIndexByte(data[:at-1], '\n') + 1
+		if !bytes.HasPrefix(bytes.TrimSpace(data[previous:at]), []byte("#")) {
+			break
+		}
+		at = previous
+	}
+	return at
 }
 
 func addToFlow(data []byte, entries *yaml.Node, key, value string) (splice, error) {

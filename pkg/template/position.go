@@ -3,9 +3,11 @@ package template
 import (
 	"errors"
 	"regexp"
+	"sort"
 	"strconv"
 	"strings"
 	texttemplate "text/template"
+	"text/template/parse"
 	"unicode/utf8"
 )
 
@@ -41,23 +43,41 @@ func (p program) parseError(err error) *Error {
 var quoted = regexp.MustCompile(`"(?:[^"\\]|\\.)*"|<[^<>]+>`)
 
 // column guesses where on a line that is which an error of the parser names; it is returned in bytes, from 0. Where that
-// is not to be found, it is the line's first action.
+// is not to be found, it is where the action begins that the error is in.
 func (p program) column(line int, message string) int {
-	text := p.text[p.offset(line, 0):]
+	start := p.offset(line, 0)
+	text := p.text[start:]
 	if i := strings.IndexByte(text, '\n'); i >= 0 {
 		text = text[:i]
 	}
-	first := max(strings.Index(text, "{{"), 0)
+	var actions []int // offsets in the text
+	for at := 0; ; {
+		i := strings.Index(text[at:], "{{")
+		if i < 0 {
+			break
+		}
+		actions = append(actions, at+i)
+		at += i + len("{{")
+	}
+	if len(actions) == 0 {
+		return 0
+	}
+	// What goes wrong within the first actions goes wrong in the same way where the text ends behind them.
+	first := sort.Search(len(actions)-1, func(i int) bool {
+		_, err := parse.New(p.number).Parse(p.text[:start+actions[i+1]], "", "", make(map[string]*parse.Tree), known)
+		return err != nil && strings.HasSuffix(err.Error(), message)
+	})
+	action := actions[first]
 	if q := quoted.FindString(message); q != "" {
 		name := strings.Trim(q, "<>")
 		if unquoted, err := strconv.Unquote(q); err == nil {
 			name = unquoted
 		}
-		if i := strings.Index(text[first:], name); i >= 0 {
-			return first + i
+		if i := strings.Index(text[action:], name); i >= 0 {
+			return action + i
 		}
 	}
-	return first
+	return action
 }
 
 // offset returns where in the text a line, from 1, and a column, in bytes from 0, are.
