@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"slices"
 	"time"
 
@@ -103,26 +101,10 @@ func (o backupOptions) check() error {
 			return fmt.Errorf("--namespace: %w", err)
 		}
 	}
-	return o.checkFile()
-}
-
-// checkFile tells early whether the file can be made: a backup is on the record.
-func (o backupOptions) checkFile() error {
 	if o.file == "-" {
 		return nil
 	}
-	info, err := os.Lstat(o.file)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return creatable(o.file)
-	case err != nil:
-		return err
-	case !info.Mode().IsRegular():
-		return fmt.Errorf("%s is not a regular file", o.file)
-	case !o.overwrite:
-		return withHint(fmt.Errorf("%s exists already, and is left as it is", o.file), "name another file, or say --overwrite")
-	}
-	return nil
+	return mayWrite(o.file, o.overwrite) // early: a backup is on the record
 }
 
 // recipients returns those that were named.
@@ -226,16 +208,11 @@ func runBackup(ctx context.Context, o backupOptions) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel, err := o.safe.conn.within(ctx, backupTimeout)
+	ctx, all, done, err := o.safe.openWithin(ctx, backupTimeout, adminAccount)
 	if err != nil {
 		return err
 	}
-	defer cancel()
-	all, err := o.safe.open(ctx, adminAccount)
-	if err != nil {
-		return err
-	}
-	defer all.close()
+	defer done()
 	out, err := o.create(recipients)
 	if err != nil {
 		return err

@@ -19,16 +19,11 @@ type rekeyAbortOptions struct {
 }
 
 func (o rekeyAbortOptions) run(ctx context.Context) error {
-	ctx, cancel, err := o.safe.conn.within(ctx, rekeyTimeout+o.follow)
+	ctx, all, done, err := o.safe.openWithin(ctx, rekeyTimeout+o.follow, adminAccount)
 	if err != nil {
 		return err
 	}
-	defer cancel()
-	all, err := o.safe.open(ctx, adminAccount)
-	if err != nil {
-		return err
-	}
-	defer all.close()
+	defer done()
 	f := survey(ctx, all)
 	if err := f.usable(); err != nil {
 		return err

@@ -90,16 +90,11 @@ func (o rekeyFinishOptions) run(ctx context.Context) error {
 	if err := o.check(); err != nil {
 		return err
 	}
-	checking, cancel, err := o.safe.conn.within(ctx, checkTimeout)
+	checking, all, done, err := o.safe.openWithin(ctx, checkTimeout, adminAccount)
 	if err != nil {
 		return err
 	}
-	defer cancel()
-	all, err := o.safe.open(checking, adminAccount)
-	if err != nil {
-		return err
-	}
-	defer all.close()
+	defer done()
 	f := survey(checking, all)
 	if err := f.usable(); err != nil {
 		return err

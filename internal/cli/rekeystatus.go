@@ -67,16 +67,11 @@ type shownReplica struct {
 }
 
 func (o rekeyStatusOptions) run(ctx context.Context) error {
-	ctx, cancel, err := o.safe.conn.within(ctx, checkTimeout)
+	ctx, all, done, err := o.safe.openWithin(ctx, checkTimeout, adminAccount)
 	if err != nil {
 		return err
 	}
-	defer cancel()
-	all, err := o.safe.open(ctx, adminAccount)
-	if err != nil {
-		return err
-	}
-	defer all.close()
+	defer done()
 	f := survey(ctx, all)
 	if err := f.usable(); err != nil {
 		return err

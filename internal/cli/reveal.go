@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"slices"
 	"time"
 
@@ -147,7 +145,10 @@ func (o revealOptions) check() error {
 	case o.overwrite && o.out == "":
 		return errors.New("--overwrite is about the file of --out, and there is none")
 	}
-	return o.checkOut()
+	if o.out == "" {
+		return nil
+	}
+	return mayWrite(o.out, o.overwrite) // early: revealing is on the record
 }
 
 // checkWhich tells whether it is clear which secrets are meant.
@@ -193,25 +194,6 @@ func (o revealOptions) checkKeys() error {
 		return errors.New("standard input can be the manifests or a key, not both")
 	}
 	return o.keys.check()
-}
-
-// checkOut tells early whether the file can be made: revealing is on the record.
-func (o revealOptions) checkOut() error {
-	if o.out == "" {
-		return nil
-	}
-	info, err := os.Lstat(o.out)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return creatable(o.out)
-	case err != nil:
-		return err
-	case !o.overwrite:
-		return withHint(fmt.Errorf("%s exists already, and is left as it is", o.out), "name another file, or say --overwrite")
-	case !info.Mode().IsRegular():
-		return fmt.Errorf("%s is not a regular file", o.out)
-	}
-	return nil
 }
 
 func (o revealOptions) run(ctx context.Context) error {

@@ -70,6 +70,21 @@ type safes struct {
 	idle      []idlePod                // that are not among the replicas
 }
 
+// openWithin is [safeFlag.open] for a command that has so long for all that it asks, unless --request-timeout says
+// otherwise. done ends that, and closes what was opened.
+func (f *safeFlag) openWithin(ctx context.Context, timeout time.Duration, account string) (_ context.Context, _ *safes, done func(), _ error) {
+	ctx, cancel, err := f.conn.within(ctx, timeout)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	all, err := f.open(ctx, account)
+	if err != nil {
+		cancel()
+		return nil, nil, nil, err
+	}
+	return ctx, all, func() { all.close(); cancel() }, nil
+}
+
 // open finds Safe's replicas, to be asked in the name of one of its accounts. It connects to
 // none yet.
 func (f *safeFlag) open(ctx context.Context, account string) (*safes, error) {

@@ -39,16 +39,11 @@ error.`,
 }
 
 func (o sealOptions) run(ctx context.Context) error {
-	ctx, cancel, err := o.safe.conn.within(ctx, unsealTimeout)
+	ctx, all, done, err := o.safe.openWithin(ctx, unsealTimeout, operatorAccount)
 	if err != nil {
 		return err
 	}
-	defer cancel()
-	all, err := o.safe.open(ctx, operatorAccount)
-	if err != nil {
-		return err
-	}
-	defer all.close()
+	defer done()
 	results := make([]string, len(all.replicas))
 	errs := all.each(func(i int, r *replica) error {
 		_, err := r.act(ctx, http.MethodPost, "/v1/seal", nil, "")

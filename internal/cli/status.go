@@ -127,16 +127,11 @@ Exit codes: 0 all is well, 1 faults or another error, 2 a replica is sealed.`,
 }
 
 func (o statusOptions) run(ctx context.Context) error {
-	ctx, cancel, err := o.safe.conn.within(ctx, statusTimeout)
+	ctx, all, done, err := o.safe.openWithin(ctx, statusTimeout, viewerAccount)
 	if err != nil {
 		return err
 	}
-	defer cancel()
-	all, err := o.safe.open(ctx, viewerAccount)
-	if err != nil {
-		return err
-	}
-	defer all.close()
+	defer done()
 	return o.show(ctx, all)
 }
 

@@ -148,11 +148,7 @@ func (t *target) put(d *draft) error {
 			return err
 		}
 		t.data = edited
-		if d.begins == nil && d.ends == nil {
-			return nil
-		}
-		t.data, err = encrypt.SetValidity(t.path, t.data, d.object.Namespace, d.object.Name, d.begins, d.ends, t.defaultNamespace)
-		return err
+		return nil
 	}
 	d.object.Spec.EncryptedData = all
 	t.added = append(t.added, d.object)
