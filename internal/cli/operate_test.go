@@ -171,7 +171,7 @@ func TestOneReplicaThatFailsIsNamedAndTheOthersAreDone(t *testing.T) {
 		if code != exitOK || stderr != "note: safe-b was not asked: --safe does not lead to it\n" {
 			t.Errorf("%s of one: exit code %d: %s%s", verb, code, stdout, stderr)
 		}
-		code, stdout, stderr = w.vsecm(operator, string(key.Text()), verb)
+		code, stdout, stderr = w.vsecm(operator, string(key.Text()), verb, "--request-timeout", "2s")
 		if strings.Contains(stderr, "was not asked") {
 			t.Errorf("%s where one does not answer: exit code %d: %s%s", verb, code, stdout, stderr)
 		}
