@@ -148,7 +148,11 @@ func (t *target) put(d *draft) error {
 			return err
 		}
 		t.data = edited
-		return nil
+		if d.begins == nil && d.ends == nil {
+			return nil
+		}
+		t.data, err = encrypt.SetValidity(t.path, t.data, d.object.Namespace, d.object.Name, d.begins, d.ends, t.defaultNamespace)
+		return err
 	}
 	d.object.Spec.EncryptedData = all
 	t.added = append(t.added, d.object)
