@@ -11,6 +11,7 @@ import (
 
 // TestSealedSafeInACluster is the whole story, with real kubectl, kube-apiserver and etcd.
 func TestSealedSafeInACluster(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "manual")
 	safe := c.start("safe-0")
 	c.is(safe, "sealed")
@@ -121,6 +122,7 @@ func TestSealedSafeInACluster(t *testing.T) {
 
 // TestPromise10_AnyReplicaServes lets two replicas start together.
 func TestPromise10_AnyReplicaServes(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "base")
 	one, two := c.launch("safe-0"), c.launch("safe-1")
 	c.published(one)

@@ -47,7 +47,8 @@ type replica struct {
 	at      logLine
 }
 
-// newCluster starts a control plane and installs an overlay of safe/.
+// newCluster starts a control plane and installs an overlay of safe/. Tests that mostly wait for it run side by
+// side; those that kill at random, that measure, or that look for what was left anywhere run alone.
 func newCluster(t testing.TB, overlay string) *cluster {
 	t.Helper()
 	cp := controlplane.Start(t)

@@ -31,6 +31,7 @@ var writeDrill = flag.Bool("write-drill", false, "write what the commands of doc
 // What docs/drill.md has an operator type prints what the page shows, at real clusters, with the real Safe, age, tar
 // and git: key ids, times and ages apart.
 func TestTheDrillDoesWhatItsPageSays(t *testing.T) {
+	t.Parallel()
 	page, err := os.ReadFile(drillPage)
 	if err != nil {
 		t.Fatal(err)

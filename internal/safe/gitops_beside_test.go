@@ -24,6 +24,7 @@ func (g *gitops) apply(manifest string, more ...string) (errOut string, err erro
 // TestArgoAndFluxBesideAGitSource applies one repository's files both ways: each by itself gives the same, and both
 // together do not fight over an object.
 func TestArgoAndFluxBesideAGitSource(t *testing.T) {
+	t.Parallel()
 	g := newGitops(t, gitserver.Options{}, "safe-0")
 	to := g.recipient()
 	db, web := g.manifest(to, "db", "password=one", "user=app"), g.manifest(to, "web", "token=t")

@@ -28,6 +28,7 @@ var played = regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
 // What the README of the example has people type does what it says, in a copy of the example, with a real cluster, a
 // real Safe and a real git server, and a password.
 func TestTheGitOpsExampleDoesWhatItsReadmeSays(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "base")
 	c.args = append(c.args,
 		"--mirror-dir", filepath.Join(c.dir, "mirrors"), "--listen-webhooks", "127.0.0.1:0", "--allow-git-address", "127.0.0.0/8")

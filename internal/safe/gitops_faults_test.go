@@ -15,6 +15,7 @@ import (
 // TestPromise06_InAClusterABadManifestHarmsOnlyItself spoils many manifests in one commit, which changes a
 // good one, too.
 func TestPromise06_InAClusterABadManifestHarmsOnlyItself(t *testing.T) {
+	t.Parallel()
 	g := harmed(t, gitserver.Options{})
 	s := g.stream("platform", g.repo, g.url)
 	objects := map[string]string{"good": "one"}
@@ -142,6 +143,7 @@ func cutOffPack(w http.ResponseWriter, r *http.Request, git http.Handler) {
 // TestPromise06_InAClusterABadRepositoryHarmsOnlyItself breaks a repository in every way, beside one that is
 // well and one that hangs.
 func TestPromise06_InAClusterABadRepositoryHarmsOnlyItself(t *testing.T) {
+	t.Parallel()
 	var web, slow spoiler
 	g := harmed(t, gitserver.Options{Wrap: web.wrap})
 	s := g.stream("platform", g.repo, g.url)

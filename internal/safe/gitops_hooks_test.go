@@ -80,6 +80,7 @@ func (g *gitops) measures(r *replica, metric, want string) {
 // TestAWebhookBringsAPushAtOnce has a forge tell each replica of pushes to a source that looks once an hour; and others
 // who know no secret, or send too much.
 func TestAWebhookBringsAPushAtOnce(t *testing.T) {
+	t.Parallel()
 	g := harmed(t, gitserver.Options{})
 	g.gives("hook", map[string]string{"token": "it-was-agreed"})
 	g.repo.Commit(map[string]string{"README": "nothing yet"})

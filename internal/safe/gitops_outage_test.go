@@ -156,6 +156,7 @@ func TestPromise06_AnAPIServerThatIsAwayHarmsNothing(t *testing.T) {
 // TestPromise10_ALateWriteChangesNothing holds a write of the leader back until another replica leads and has
 // delivered a newer commit: what arrives then is refused.
 func TestPromise10_ALateWriteChangesNothing(t *testing.T) {
+	t.Parallel()
 	g, c, proxies := beside(t)
 	secrets := g.observe(secretsPath, c.versionOfSecret, c.mayDelete)
 	objects := g.observe(objectsPath, c.versionOfObject, c.mayDelete)
@@ -220,6 +221,7 @@ func TestPromise10_ALateWriteChangesNothing(t *testing.T) {
 // TestPromise10_ANewLeaderThatIsBehindTakesNothingBack has a replica lead that has not been told yet what the last
 // leader did.
 func TestPromise10_ANewLeaderThatIsBehindTakesNothingBack(t *testing.T) {
+	t.Parallel()
 	g, c, proxies := beside(t)
 	secrets := g.observe(secretsPath, c.versionOfSecret, c.mayDelete)
 	leader := g.leads(t)

@@ -9,6 +9,7 @@ import (
 // TestAPushOverSSHIsDelivered follows a repository behind Debian's sshd, whose host key is unknown, changes, and
 // which lets Safe in no more; and then ones over https that are as untrustworthy.
 func TestAPushOverSSHIsDelivered(t *testing.T) {
+	t.Parallel()
 	g := harmed(t, gitserver.Options{})
 	good := g.stream("good", g.repo, g.url)
 	sshd := gitserver.NewSSH(t)

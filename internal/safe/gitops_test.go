@@ -8,6 +8,7 @@ import (
 
 // TestAPushIsDelivered is the main road: git push, and the workload and the Kubernetes Secret have it.
 func TestAPushIsDelivered(t *testing.T) {
+	t.Parallel()
 	g := newGitops(t, gitserver.Options{}, "safe-0", "safe-1")
 	to := g.recipient()
 	g.repo.Commit(map[string]string{"db.json": g.manifest(to, "db", "password=one", "user=app")})

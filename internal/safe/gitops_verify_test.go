@@ -46,6 +46,7 @@ func (s *stream) signedForFiles(key *gitserver.Key) string {
 // TestPromise08_OnlyWhatIsSignedIsApplied pushes what nobody who is trusted has signed, in each way, and takes
 // trust away.
 func TestPromise08_OnlyWhatIsSignedIsApplied(t *testing.T) {
+	t.Parallel()
 	ann := gitserver.NewSSHKey(t, "ann@example.com")
 	bob := gitserver.NewPGPKey(t, "Bob <bob@example.com>", "0")
 	g := harmed(t, gitserver.Options{})

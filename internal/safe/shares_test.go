@@ -12,6 +12,7 @@ import (
 // TestHoldersOfSharesUnsealACluster is the ceremony of five people, of whom any three open the
 // root key, on two replicas that keep it in memory alone.
 func TestHoldersOfSharesUnsealACluster(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "memory")
 	one, two := c.start("safe-0"), c.start("safe-1")
 	names := []string{"alice", "bob", "carol", "dave", "erin"}
@@ -115,6 +116,7 @@ func (c *cluster) identity(own string) {
 // TestSharesReachAReplicaThatMissedThem: where the root key is kept in the Secret, one replica
 // that has enough shares unseals the others.
 func TestSharesReachAReplicaThatMissedThem(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "manual")
 	one := c.start("safe-0")
 	set, shares, err := unseal.Split(c.key, 3, 2)
