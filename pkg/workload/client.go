@@ -35,6 +35,11 @@ const (
 	// it does so for a minute at most.
 	answerWait = 30 * time.Second
 	watchWait  = 90 * time.Second
+
+	// pingAfter is how long a connection in use is silent before it is asked
+	// whether it lives, and pingWait how long it may take to say so.
+	pingAfter = 30 * time.Second
+	pingWait  = 15 * time.Second
 )
 
 // An Option changes what [New] would do.
@@ -181,6 +186,10 @@ func newHTTP(source *workloadapi.X509Source, exact spiffeid.ID) *http.Client {
 			ForceAttemptHTTP2:      true,
 			MaxResponseHeaderBytes: 64 << 10,
 			IdleConnTimeout:        90 * time.Second,
+			// A connection whose other end went away without a word, as with
+			// the node that it ran on, would be used again and again for as
+			// long as the kernel tries: a quarter of an hour.
+			HTTP2: &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingWait},
 		},
 		// Safe sends no redirect; one that comes is not followed.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -273,6 +274,111 @@ func TestWatchLeavesASafeThatHangs(t *testing.T) {
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("the watch ended with %v", err)
 	}
+}
+
+// A frozen network keeps connections, and lets nothing through those that were
+// there when it froze.
+type frozenNetwork struct {
+	address string
+
+	mu    sync.Mutex
+	conns []net.Conn
+}
+
+// freezable puts a network before the server at url.
+func freezable(t *testing.T, url string) *frozenNetwork {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &frozenNetwork{address: "https://" + l.Addr().String()}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			out, err := net.Dial("tcp", strings.TrimPrefix(url, "https://"))
+			if err != nil {
+				_ = in.Close()
+				continue
+			}
+			f.mu.Lock()
+			f.conns = append(f.conns, out)
+			f.mu.Unlock()
+			// What the client sends is taken, and goes nowhere once the other
+			// side is closed: it hears nothing of that.
+			wg.Go(func() {
+				_, _ = io.Copy(out, in)
+				_, _ = io.Copy(io.Discard, in)
+			})
+			wg.Go(func() { _, _ = io.Copy(in, out) })
+			t.Cleanup(func() { _, _ = in.Close(), out.Close() })
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		wg.Wait()
+	})
+	return f
+}
+
+func (f *frozenNetwork) freeze() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.conns {
+		_ = c.Close()
+	}
+}
+
+// The node on which Safe ran is gone, and its connections say nothing. The
+// client finds the next Safe by itself.
+func TestADeadConnectionIsReplaced(t *testing.T) {
+	held := make(chan struct{}, 10)
+	w := newWorld(t, "spiffe://example.org"+safePath, nil, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.RawQuery == "" {
+			holding(`"a"`, "1", "one")(w, r)
+			return
+		}
+		select {
+		case held <- struct{}{}:
+			<-r.Context().Done()
+		case <-r.Context().Done():
+		}
+	})
+	network := freezable(t, w.url)
+	told := make(chan error, 10)
+	c := w.client(t, WithSafe(network.address), WithObserver(func(err error) {
+		select {
+		case told <- err:
+		default:
+		}
+	}))
+	if got := c.http.Transport.(*http.Transport).HTTP2; got.SendPingTimeout != pingAfter || got.PingTimeout != pingWait {
+		t.Errorf("pings: %+v", got)
+	}
+	c.http.Transport.(*http.Transport).HTTP2 = &http.HTTP2Config{SendPingTimeout: 50 * time.Millisecond, PingTimeout: 50 * time.Millisecond}
+	c.sleep = func(context.Context, time.Duration) {}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = c.Watch(ctx, func(*Secrets) {})
+	}()
+	<-held
+	network.freeze()
+	// It is not told anything else until it is found out, and then it is well
+	// at the next try: a watch is held again.
+	for err := range told {
+		if errors.Is(err, ErrUnavailable) {
+			break
+		}
+	}
+	<-held
+	cancel()
+	<-ended
 }
 
 // Its own bound ends a call as well as the caller's, and says so.
