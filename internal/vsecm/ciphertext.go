@@ -24,8 +24,9 @@ const (
 	AES Algorithm = "aes"
 )
 
-// maxPlaintext bounds what a ciphertext opens to, in bytes: a record holds its value twice, with escapes.
-const maxPlaintext = 16 << 20
+// maxPlaintext bounds what a ciphertext opens to, in bytes: a record holds its value, of at most 1 MiB here, twice, with
+// escapes.
+const maxPlaintext = 8 << 20
 
 const ageMagic = "age-encryption.org/"
 

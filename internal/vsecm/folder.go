@@ -16,7 +16,8 @@ const (
 	extension       = ".age"
 	backupExtension = ".age.backup"
 
-	maxFileSize = maxPlaintext
+	// maxFileSize leaves room for what age adds.
+	maxFileSize = maxPlaintext + maxPlaintext/8
 )
 
 // A Folder is a data folder of VSecM's Safe.
