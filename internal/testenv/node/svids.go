@@ -238,3 +238,16 @@ func (s *SVIDs) NodeUnpublishVolume(_ context.Context, request *csi.NodeUnpublis
 	}
 	return &csi.NodeUnpublishVolumeResponse{}, nil
 }
+
+// Rotate gives a pod its next SVID now.
+func (s *SVIDs) Rotate(namespace, pod string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, socket := range s.sockets {
+		path := socket.ID().Path()
+		if strings.Contains(path, "/ns/"+namespace+"/sa/") && strings.HasSuffix(path, "/n/"+pod) {
+			return socket.Rotate(time.Now().Add(svidLife))
+		}
+	}
+	return fmt.Errorf("pod %s/%s has no identity", namespace, pod)
+}
