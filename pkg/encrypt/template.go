@@ -250,20 +250,22 @@ func (s structure) MarshalYAML() (any, error) {
 	if fault != nil || len(documents) != 1 {
 		return nil, errors.New("template: not one JSON value")
 	}
-	blockStyle(documents[0])
+	if err := asPeopleWrite(documents[0]); err != nil {
+		return nil, err
+	}
 	return documents[0], nil
 }
 
-// blockStyle has the library write nodes that were JSON as people do.
-func blockStyle(n *yaml.Node) {
+// asPeopleWrite has the library write nodes that were JSON in block style, and texts in quotes only where some reader needs them.
+func asPeopleWrite(n *yaml.Node) error {
 	n.Style = 0
-	switch {
-	case n.Tag == "!!str" && strings.Contains(n.Value, "\n"):
-		n.Style = yaml.LiteralStyle
-	case n.Tag == "!!str" && oldBoolean(n):
-		n.Style = yaml.DoubleQuotedStyle // which the library does of its own for no node
+	if n.Tag == "!!str" {
+		return n.Encode(n.Value)
 	}
 	for _, c := range n.Content {
-		blockStyle(c)
+		if err := asPeopleWrite(c); err != nil {
+			return err
+		}
 	}
+	return nil
 }

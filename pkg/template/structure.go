@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"math"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -129,7 +128,7 @@ func writeJSON(out *output, v any) error {
 	return err
 }
 
-// writeYAML writes every string in double quotes, so that no reader takes it for anything else.
+// writeYAML writes every string and name in double quotes, so that no reader takes it for anything else.
 func writeYAML(out *output, v any) error {
 	// The library tells of what its writer refuses in words alone.
 	whole := &output{limit: math.MaxInt}
@@ -145,9 +144,6 @@ func writeYAML(out *output, v any) error {
 	_, err := out.Write(whole.data)
 	return err
 }
-
-// plainName is what stands without quotes; the library puts those around yes and null all the same.
-var plainName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]*$`)
 
 func yamlNode(v any) *yaml.Node {
 	switch v := v.(type) {
@@ -175,11 +171,7 @@ func yamlNode(v any) *yaml.Node {
 	case map[string]any:
 		n := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
 		for _, name := range slices.Sorted(maps.Keys(v)) {
-			key := yamlString(name)
-			if plainName.MatchString(name) {
-				key.Style = 0
-			}
-			n.Content = append(n.Content, key, yamlNode(v[name]))
+			n.Content = append(n.Content, yamlString(name), yamlNode(v[name]))
 		}
 		return n
 	}
