@@ -41,7 +41,12 @@ import (
 
 var cluster controlplane.Shared
 
-func TestMain(m *testing.M) { os.Exit(cluster.Main(m)) }
+func TestMain(m *testing.M) {
+	if os.Getenv(crowdVariable) != "" {
+		os.Exit(beCrowd())
+	}
+	os.Exit(cluster.Main(m))
+}
 
 const safeID = "spiffe://example.org/workload/vsecm-safe/ns/vsecm-system/sa/vsecm-safe/n/safe-0"
 
