@@ -206,6 +206,7 @@ func (c *Cache) replace(key store.Key, newest, last *version) {
 		before = o.served()
 		old = []*version{o.newest, o.last}
 	}
+	defer c.mark(key)
 	if newest == nil {
 		delete(c.objects, key)
 		c.windows.end(key)
@@ -221,7 +222,9 @@ func (c *Cache) replace(key store.Key, newest, last *version) {
 				c.vault.retain(v.values())
 			}
 		}
-		c.tryAnew()
+		if newest.window != (validity.Window{}) {
+			c.tryAnew() // the timer may be for a later moment
+		}
 	}
 	for _, v := range old {
 		if v != nil {

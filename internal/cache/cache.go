@@ -20,7 +20,8 @@
 // # Templates
 //
 // What workloads get of an object with a template is what the template makes. It is executed when a version is first
-// used, and its output kept as values are. One that fails is a fault of its version.
+// used, and its output kept as values are. One that fails is a fault of its version. A version that has to be tried first
+// is tried apart from all others: who writes slow templates keeps nobody's changes waiting but those of templates.
 //
 // # Validity
 //
@@ -103,6 +104,7 @@ type Cache struct {
 	objects   map[store.Key]*object
 	audiences map[identity.Workload]*audience
 	windows   windows
+	pending   map[store.Key]struct{} // the objects of which something is to be tried later
 	sealed    bool
 }
 
@@ -115,6 +117,7 @@ func New(keys encrypt.Keys, reg prometheus.Registerer, log *slog.Logger) *Cache 
 		vault:     newVault(),
 		now:       time.Now,
 		windows:   newWindows(),
+		pending:   make(map[store.Key]struct{}),
 		anew:      make(chan struct{}, 1),
 		objects:   make(map[store.Key]*object),
 		audiences: make(map[identity.Workload]*audience),
@@ -363,23 +366,24 @@ func (c *Cache) Seal() {
 
 // Unseal makes a sealed cache serve again. What could not be read is tried
 // again, since the keys may be others, and what came while it was sealed is
-// tried before it is served.
+// tried before it is served: at once, but for templates.
 func (c *Cache) Unseal() {
 	for _, v := range c.untried() {
 		if f, err := c.try(context.Background(), v); err == nil {
 			c.judge(v, f)
 		}
 	}
+	c.tryAnew()
 }
 
-// untried ends the seal, forgets every fault, and returns the versions that
+// untried ends the seal, forgets every fault, and returns the versions without a template that
 // wait behind another one to be tried.
 func (c *Cache) untried() (versions []*version) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.vault.unseal()
 	c.sealed = false
-	for _, o := range c.objects {
+	for key, o := range c.objects {
 		before := o.served()
 		for _, v := range []*version{o.newest, o.last} {
 			if v != nil && v.hopeless() == nil {
@@ -387,7 +391,8 @@ func (c *Cache) untried() (versions []*version) {
 			}
 		}
 		c.reindex(before, o.served())
-		if o.untried() {
+		c.mark(key)
+		if o.untried() && o.newest.output == nil {
 			versions = append(versions, o.newest)
 		}
 	}

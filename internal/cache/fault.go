@@ -92,6 +92,7 @@ func (c *Cache) judge(v *version, f *fault) {
 	}
 	served := o.served()
 	c.reindex(before, served)
+	c.mark(v.key)
 	c.mu.Unlock()
 	if isNew {
 		c.report(v, f, served)

@@ -2,7 +2,6 @@ package cache
 
 import (
 	"context"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -38,9 +37,16 @@ func (c *Cache) Run(ctx context.Context, s store.Store) error {
 }
 
 // arrived takes in a new version of an object. A version that would replace
-// one that is served must open first.
+// one that is served must open first; one with a template waits for its turn.
 func (c *Cache) arrived(ctx context.Context, v *version) {
 	if c.admit(v) {
+		return
+	}
+	if v.output != nil {
+		c.mu.Lock()
+		c.replace(v.key, v, c.objects[v.key].served())
+		c.mu.Unlock()
+		c.tryAnew()
 		return
 	}
 	// Retained, so that what is opened here is kept for the readers that the
@@ -115,69 +121,4 @@ func (c *Cache) goneUnless(seen map[store.Key]bool) {
 			c.replace(key, nil, nil)
 		}
 	}
-}
-
-// longestSleep bounds the time between two looks at the clock, where there is something to wait for: it may be set.
-const longestSleep = time.Minute
-
-// tryLater tries again, when their time has come, the versions that were
-// sealed in the future, and looks whose window begins or ends.
-func (c *Cache) tryLater(ctx context.Context) error {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-c.anew:
-		case <-timer.C:
-		}
-		c.mu.Lock()
-		turned := c.turn()
-		c.mu.Unlock()
-		c.reportTurned(turned)
-		due, next := c.due(c.now())
-		for _, v := range due {
-			f, err := c.try(ctx, v)
-			if err == nil {
-				c.judge(v, f)
-			}
-			// The clock may have been set back: look once more.
-			c.tryAnew()
-		}
-		timer.Stop()
-		if !next.IsZero() {
-			timer.Reset(min(next.Sub(c.now()), longestSleep))
-		}
-	}
-}
-
-// tryAnew makes tryLater look again at what there is to try.
-func (c *Cache) tryAnew() {
-	select {
-	case c.anew <- struct{}{}:
-	default:
-	}
-}
-
-// due returns the versions to try again now, and when the next one will be
-// due; zero if there is none.
-func (c *Cache) due(now time.Time) (due []*version, next time.Time) {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	next = c.windows.until
-	if c.sealed {
-		return nil, next
-	}
-	for _, o := range c.objects {
-		f := o.newest.fault
-		switch {
-		case f == nil || f.retry.IsZero():
-		case !f.retry.After(now):
-			due = append(due, o.newest)
-		case next.IsZero() || f.retry.Before(next):
-			next = f.retry
-		}
-	}
-	return due, next
 }

@@ -74,8 +74,9 @@ func TestReadersGetTheLastGoodVersion(t *testing.T) {
 	minute := func(n int) time.Time { return start.Add(time.Duration(n) * time.Minute) } // what is sealed in the future waits for longer
 	for _, s := range samples {
 		for _, w := range []window{{minute(1), time.Time{}}, {time.Time{}, minute(2)}, {minute(1), minute(3)}, {minute(2), minute(1)}} {
-			s.object, s.window = w.set(s.object.DeepCopy()), w
-			samples = append(samples, s)
+			within := s
+			within.object, within.window = w.set(s.object.DeepCopy()), w
+			samples = append(samples, within)
 		}
 	}
 	workloads := []string{"db", "api", "web", "thief"}
@@ -91,6 +92,7 @@ func TestReadersGetTheLastGoodVersion(t *testing.T) {
 			"arrives": func(t *rapid.T) {
 				s := rapid.SampledFrom(samples).Draw(t, "sample")
 				c.arrived(t.Context(), newVersion(s.object))
+				c.tryDue(t.Context())
 				if p := known[s.object.Name]; p == nil {
 					known[s.object.Name] = &past{newest: s}
 				} else {
@@ -101,9 +103,7 @@ func TestReadersGetTheLastGoodVersion(t *testing.T) {
 			},
 			"time passes": func(t *rapid.T) {
 				now.set(minute(rapid.IntRange(0, 4).Draw(t, "minute")))
-				c.mu.Lock()
-				c.turn()
-				c.mu.Unlock()
+				c.tryDue(t.Context())
 				for _, p := range known {
 					p.pass(now.get())
 				}
@@ -113,8 +113,11 @@ func TestReadersGetTheLastGoodVersion(t *testing.T) {
 				c.gone(store.Key{Namespace: "shop", Name: name})
 				delete(known, name)
 			},
-			"is sealed":   func(*rapid.T) { c.Seal() },
-			"is unsealed": func(*rapid.T) { c.Unseal() },
+			"is sealed": func(*rapid.T) { c.Seal() },
+			"is unsealed": func(t *rapid.T) {
+				c.Unseal()
+				c.tryDue(t.Context())
+			},
 			"is read": func(t *rapid.T) {
 				w := identity.Workload{Namespace: "shop", Name: rapid.SampledFrom(workloads).Draw(t, "workload")}
 				secrets, etag, err := c.Secrets(t.Context(), w)
@@ -180,6 +183,11 @@ func checkBooks(t *rapid.T, c *Cache) {
 		}
 		if served, _ := a.look(w); served.tag != tagOf(a.versions) {
 			t.Fatalf("the tag of %s is stale", w)
+		}
+	}
+	for key := range c.pending {
+		if o := c.objects[key]; o == nil || !o.untried() && (o.newest.fault == nil || o.newest.fault.retry.IsZero()) {
+			t.Fatalf("%s is tried later for nothing", key)
 		}
 	}
 	if len(refs) != len(c.vault.held) {

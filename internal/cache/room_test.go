@@ -173,7 +173,8 @@ func (r *room) see(o *v1alpha1.EncryptedSecret) {
 		r.cache.mu.RLock()
 		defer r.cache.mu.RUnlock()
 		known := r.cache.objects[store.KeyOf(o)]
-		return known != nil && known.newest.digest == want
+		tried := known != nil && (r.cache.sealed || known.newest.output == nil || !known.untried())
+		return tried && known.newest.digest == want
 	})
 }
 

@@ -187,3 +187,32 @@ func TestOutputIsKeptWhole(t *testing.T) {
 		}
 	}
 }
+
+// TestPromise06_ASlowTemplateKeepsNobodyWaiting has what arrives after a template served before that is tried.
+func TestPromise06_ASlowTemplateKeepsNobodyWaiting(t *testing.T) {
+	r := newRoom(t)
+	r.cache.arrived(t.Context(), newVersion(r.one("shop", "db", "old")))
+	r.expect(db, map[string]string{"db/password": "old"})
+	r.cache.arrived(t.Context(), newVersion(r.templated("shop", "db", map[string]string{"url": "db://{{ .password }}"}, map[string]string{"password": "new"})))
+	r.cache.arrived(t.Context(), newVersion(r.one("shop", "api", "another")))
+	if r.rendered() != 0 {
+		t.Error("it was executed when it arrived")
+	}
+	r.expect(api, map[string]string{"api/password": "another"})
+	r.expect(db, map[string]string{"db/password": "old"})
+	changed, err := r.cache.subscribe(db, r.cache.ETag(db))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.cache.unsubscribe(db)
+	r.cache.tryDue(t.Context())
+	select {
+	case <-changed:
+	default:
+		t.Error("who waits is not woken when its turn has come")
+	}
+	r.expect(db, map[string]string{"db/url": "db://new"})
+	if r.rendered() != 1 || len(r.cache.pending) != 0 {
+		t.Errorf("it was executed %d times, and %d objects wait", r.rendered(), len(r.cache.pending))
+	}
+}

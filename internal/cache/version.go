@@ -86,8 +86,10 @@ func newVersion(o *v1alpha1.EncryptedSecret) *version {
 	}
 	v.sealed = make([]value, len(keys))
 	v.size = answer.SecretSize(o.Name)
+	place := encrypt.BindingOf(o, "")
 	for i, key := range keys {
-		v.sealed[i] = value{key: key, id: idOf(encrypt.BindingOf(o, key), o.Spec.EncryptedData[key])}
+		place.Key = key
+		v.sealed[i] = value{key: key, id: idOf(place, o.Spec.EncryptedData[key])}
 		v.size += answer.ValueSize(key, base64.StdEncoding.DecodedLen(len(o.Spec.EncryptedData[key])))
 		h.text(key, string(v.sealed[i].id[:]))
 	}

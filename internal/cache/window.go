@@ -74,6 +74,7 @@ func (c *Cache) turn() (all []turned) {
 			o.last = nil
 		}
 		c.reindex(before, o.served())
+		c.mark(key)
 		all = append(all, turned{o.newest, phase})
 	}
 	// The timer is for another moment now.
