@@ -282,10 +282,10 @@ func TestWhatDoesNotOpenIsBackedUpAsItIsAndNamed(t *testing.T) {
 // large gives the vault more than any socket has room for.
 func (v *vault) large() {
 	v.t.Helper()
-	for i := range 6 {
+	for i := range 3 {
 		v.apply(v.t, "shop", fmt.Sprint("db-", i), "password", strings.Repeat("x", 700<<10))
 	}
-	waitFor(v.t, "the objects", func() bool { return v.cache.Objects() == 6 })
+	waitFor(v.t, "the objects", func() bool { return v.cache.Objects() == 3 })
 }
 
 // through has the plugin reach Safe by way of a proxy that lets happen what it likes once so many bytes came from
