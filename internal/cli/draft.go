@@ -229,8 +229,10 @@ func (d *draft) seal(now time.Time) error {
 		return d.wrap(err)
 	}
 	d.sealed = make(map[string]string, len(d.values))
+	place := encrypt.BindingOf(d.object, "")
 	for _, key := range slices.Sorted(maps.Keys(d.values)) {
-		sealed, err := encrypt.Seal(d.values[key], encrypt.BindingOf(d.object, key), d.recipients, now)
+		place.Key = key
+		sealed, err := encrypt.Seal(d.values[key], place, d.recipients, now)
 		if err != nil {
 			return d.wrap(fmt.Errorf("%s/%s key %s: %w", d.object.Namespace, d.object.Name, key, err))
 		}

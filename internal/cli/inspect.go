@@ -97,17 +97,19 @@ func (o inspectOptions) run() error {
 		now    = time.Now()
 	)
 	for _, m := range ms.Objects {
+		place := encrypt.BindingOf(m.Object, "")
 		for _, key := range sortedKeys(m.Object.Spec.EncryptedData) {
+			place.Key = key
 			info, err := encrypt.Inspect(m.Object.Spec.EncryptedData[key])
 			row := inspection{File: m.File}
 			if err == nil {
 				row = inspectionOf(info)
 				row.File = m.File
-				err = info.Check(encrypt.BindingOf(m.Object, key), now)
+				err = info.Check(place, now)
 			}
 			// Where it stands is what the reader looks for; where it was sealed for, if
 			// elsewhere, is in the error.
-			row.setPlace(encrypt.BindingOf(m.Object, key))
+			row.setPlace(place)
 			row.setDelivery(m.Object)
 			if err != nil {
 				row.Error = err.Error()

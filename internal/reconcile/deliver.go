@@ -246,10 +246,12 @@ func (s *Source) open(m encrypt.Manifest, old *v1alpha1.EncryptedSecret) (faults
 		}
 	}()
 	now := s.deps.Now()
+	binding := encrypt.BindingOf(m.Object, "")
+	sameBinding := old != nil && reflect.DeepEqual(encrypt.BindingOf(old, ""), binding)
 	for _, key := range slices.Sorted(maps.Keys(m.Object.Spec.EncryptedData)) {
 		sealed := m.Object.Spec.EncryptedData[key]
-		binding := encrypt.BindingOf(m.Object, key)
-		if old != nil && old.Spec.EncryptedData[key] == sealed && reflect.DeepEqual(encrypt.BindingOf(old, key), binding) {
+		binding.Key = key
+		if sameBinding && old.Spec.EncryptedData[key] == sealed {
 			continue
 		}
 		value, err := encrypt.Open(sealed, binding, s.deps.Keys, now)

@@ -102,7 +102,7 @@ func (r *run) pay(steps int) (string, error) {
 
 // over is the hidden function that a range's values pass through. The library sorts the names of a mapping.
 func (r *run) over(v any) (any, error) {
-	const each = 64
+	const each = 256
 	switch v := v.(type) {
 	case map[string]any:
 		return v, r.spend(each * len(v))
