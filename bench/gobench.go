@@ -96,6 +96,17 @@ func pushToWorkload(ctx context.Context) ([]row, error) {
 	return besideGit(ctx, "./internal/safe", "PushToWorkload", "push to \"workload sees it\"")
 }
 
+// pushToFile compares the same way, on to a program that reads files alone,
+// which the agent writes.
+func pushToFile(ctx context.Context) ([]row, error) {
+	results, err := goBenchmarks(ctx, "./internal/safe", "^BenchmarkPushToFile$", 1, "-benchtime", "30x")
+	if err != nil {
+		return nil, err
+	}
+	r, err := besideGitRow(results, "PushToFile", "push to the file that a program reads, 100 manifests")
+	return []row{r}, err
+}
+
 // besideGit runs a benchmark that has a case for each of three sizes and tells
 // what git took beside it.
 func besideGit(ctx context.Context, pkg, benchmark, work string) ([]row, error) {
@@ -105,22 +116,11 @@ func besideGit(ctx context.Context, pkg, benchmark, work string) ([]row, error) 
 	}
 	var rows []row
 	for _, n := range []int{100, 1000, 10_000} {
-		name := fmt.Sprintf("%s/%d", benchmark, n)
-		ours, err := results.measure(name, "ms/op")
+		r, err := besideGitRow(results, fmt.Sprintf("%s/%d", benchmark, n), fmt.Sprintf("%s, %d manifests", work, n))
 		if err != nil {
 			return nil, err
 		}
-		theirs, err := results.measure(name, "git-ms/op")
-		if err != nil {
-			return nil, err
-		}
-		rows = append(rows, row{
-			work:   fmt.Sprintf("%s, %d manifests", work, n),
-			beside: "`git fetch` of the same commit",
-			ours:   milliseconds(ours),
-			theirs: milliseconds(theirs),
-			aim:    3,
-		})
+		rows = append(rows, r)
 	}
 	return append(rows, row{
 		work:   work + ", 10000 manifests",
@@ -129,6 +129,25 @@ func besideGit(ctx context.Context, pkg, benchmark, work string) ([]row, error) 
 		theirs: rows[0].ours,
 		aim:    flat,
 	}), nil
+}
+
+// besideGitRow returns the row of a benchmark that tells what git took beside it.
+func besideGitRow(results results, benchmark, work string) (row, error) {
+	ours, err := results.measure(benchmark, "ms/op")
+	if err != nil {
+		return row{}, err
+	}
+	theirs, err := results.measure(benchmark, "git-ms/op")
+	if err != nil {
+		return row{}, err
+	}
+	return row{
+		work:   work,
+		beside: "`git fetch` of the same commit",
+		ours:   milliseconds(ours),
+		theirs: milliseconds(theirs),
+		aim:    3,
+	}, nil
 }
 
 func milliseconds(ms float64) duration { return duration(ms * float64(time.Millisecond)) }
@@ -163,6 +182,48 @@ func serveReads(ctx context.Context) ([]row, error) {
 			ours:   duration(float64(time.Second) / ours),
 			theirs: duration(float64(time.Second) / theirs),
 			aim:    1 / 0.7,
+		})
+	}
+	return rows, nil
+}
+
+// watchers compares the time from a change to all of 1,000 watchers with that of a bare
+// net/http server that holds as many requests over the same mTLS, and what a held watch takes
+// of memory, where there are 5,000, with the aim.
+func watchers(ctx context.Context) ([]row, error) {
+	times, err := goBenchmarks(ctx, "./internal/serve", "^BenchmarkWatchers$", 1, "-benchtime", "10x")
+	if err != nil {
+		return nil, err
+	}
+	held, err := goBenchmarks(ctx, "./internal/serve", "^BenchmarkHeldWatch$", 1, "-benchtime", "1x")
+	if err != nil {
+		return nil, err
+	}
+	var rows []row
+	for _, protocol := range []string{"h1", "h2"} {
+		for _, which := range []struct{ unit, who string }{{"p50", "the median"}, {"p99", "99 of 100"}, {"last", "the last"}} {
+			ours, err := times.measure("Watchers/"+protocol, "safe-"+which.unit+"-ms")
+			if err != nil {
+				return nil, err
+			}
+			theirs, err := times.measure("Watchers/"+protocol, "bare-"+which.unit+"-ms")
+			if err != nil {
+				return nil, err
+			}
+			rows = append(rows, row{
+				work:   "a change to 1,000 watchers, " + protocol + ", " + which.who,
+				beside: "bare net/http that holds as many requests over the same mTLS",
+				ours:   milliseconds(ours),
+				theirs: milliseconds(theirs),
+			})
+		}
+		memory, err := held.measure("HeldWatch/"+protocol, "KiB/watch")
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, row{
+			work: "memory of a held watch, of 5,000, " + protocol, beside: "the aim",
+			ours: kibibytes(memory), theirs: kibibytes(40), aim: 1,
 		})
 	}
 	return rows, nil

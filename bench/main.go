@@ -53,6 +53,12 @@ func (s size) amount() float64 { return float64(s) }
 
 func (s size) String() string { return fmt.Sprintf("%.1f MiB", float64(s)/(1<<20)) }
 
+type kibibytes float64
+
+func (k kibibytes) amount() float64 { return float64(k) }
+
+func (k kibibytes) String() string { return fmt.Sprintf("%.1f KiB", float64(k)) }
+
 func (r row) ratio() float64 { return r.ours.amount() / r.theirs.amount() }
 
 func (r row) String() string {
@@ -73,7 +79,7 @@ func main() {
 	tools := flag.String("tools", "", "folder of age, kubeseal and sops")
 	runs := flag.Int("runs", 31, "how often each program is run")
 	manifests := flag.Int("manifests", 10_000, "how many manifests are re-encrypted")
-	only := flag.String("only", "", "only the parts whose name contains this: one, thousand, open, reencrypt, sync, push, start, cluster, gitops, serve, size")
+	only := flag.String("only", "", "only the parts whose name contains this: one, thousand, open, reencrypt, sync, push, file, start, cluster, gitops, serve, watch, size")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -112,10 +118,12 @@ func run(ctx context.Context, bin, tools string, runs, manifests int, only strin
 		{"reencrypt", func(ctx context.Context) ([]row, error) { return programs.reencrypt(ctx, max(runs/10, 1), manifests) }},
 		{"sync", syncOneFile},
 		{"push", pushToWorkload},
+		{"file", pushToFile},
 		{"start", startUp},
 		{"cluster", inCluster},
 		{"gitops", gitToCluster},
 		{"serve", serveReads},
+		{"watch", watchers},
 		{"size", func(context.Context) ([]row, error) { return programs.sizes(bin) }},
 	}
 	var rows []row

@@ -16,8 +16,8 @@ import (
 )
 
 // filled pushes so many manifests into a world, has Safe apply them, and returns
-// how to change one of them.
-func (w *world) filled(b *testing.B, n int) (change func(i int) (name, value string)) {
+// how to change the k-th of them for the i-th time that one is changed.
+func (w *world) filled(b *testing.B, n int) (change func(k, i int) (name, value string)) {
 	b.Helper()
 	path := func(i int) string { return fmt.Sprintf("%d/s%d.yaml", i/100, i) }
 	name := func(i int) string { return fmt.Sprintf("s%d", i) }
@@ -31,8 +31,8 @@ func (w *world) filled(b *testing.B, n int) (change func(i int) (name, value str
 	w.start()
 	w.sync()
 	w.applied(0)
-	return func(i int) (string, string) {
-		k, value := i*37%n, fmt.Sprintf("value %08d", i)
+	return func(k, i int) (string, string) {
+		value := fmt.Sprintf("value %08d", i)
 		w.write(filepath.Join(w.clone, path(k)), w.seal(name(k), map[string]string{"password": value}))
 		w.git("commit", "-q", "-m", "Change one", path(k))
 		w.git("push", "-q", "origin", "HEAD:main")
@@ -58,7 +58,7 @@ func BenchmarkPushToWorkload(b *testing.B) {
 			var ours, gits time.Duration
 			for i := 0; b.Loop(); i++ {
 				b.StopTimer()
-				name, value := change(i)
+				name, value := change(i*37%n, i)
 				c := w.workload(name)
 				before, err := c.get(b.Context(), "", "")
 				if err != nil {
