@@ -1,6 +1,7 @@
 package template
 
 import (
+	"fmt"
 	"regexp"
 	"strconv"
 	"strings"
@@ -59,8 +60,8 @@ func (c *compiler) program(path, text string) (program, error) {
 		return program{}, p.errorAt(at[0], "templates within templates are not supported: there is no define, block and template")
 	}
 	c.refer(p, tree.Root)
-	if at := p.instrument(tree.Root); at != nil {
-		return program{}, p.errorAt(int(at.Position()), "templates within templates are not supported: there is no define, block and template")
+	if err := p.instrument(tree.Root, 0); err != nil {
+		return program{}, err
 	}
 	if _, err := c.set.AddParseTree(p.number, tree); err != nil {
 		return program{}, &Error{Key: c.name, Path: path, Reason: "cannot be compiled"}
@@ -70,24 +71,28 @@ func (c *compiler) program(path, text string) (program, error) {
 
 var defines = regexp.MustCompile(`\{\{-?\s*(define|block)\b`)
 
-// instrument puts the hidden functions into a list. It returns the first node that is not supported, or nil.
-func (p program) instrument(list *parse.ListNode) parse.Node {
+// instrument puts the hidden functions into a list, around which are so many ranges. It refuses what is not supported.
+func (p program) instrument(list *parse.ListNode, ranges int) error {
 	if list == nil {
 		return nil
 	}
 	for _, n := range list.Nodes {
-		var bad parse.Node
+		var err error
 		switch n := n.(type) {
 		case *parse.ActionNode:
 			if len(n.Pipe.Decl) == 0 {
 				n.Pipe.Cmds = append(n.Pipe.Cmds, call(printFunction, n.Pipe.Pos))
 			}
 		case *parse.IfNode:
-			bad = p.both(n.List, n.ElseList)
+			err = p.both(n.List, n.ElseList, ranges)
 		case *parse.WithNode:
-			bad = p.both(n.List, n.ElseList)
+			err = p.both(n.List, n.ElseList, ranges)
 		case *parse.RangeNode:
-			bad = p.both(n.List, n.ElseList)
+			// Each passes an error on by a panic of its own: so many would take a second.
+			if ranges == maxRanges {
+				return p.errorAt(int(n.Position()), fmt.Sprintf("more than %d ranges stand in each other", maxRanges))
+			}
+			err = p.both(n.List, n.ElseList, ranges+1)
 			n.Pipe.Cmds = append(n.Pipe.Cmds, call(rangeFunction, n.Pipe.Pos))
 			cost := int64(1 + weight(n.List))
 			pay := call(stepsFunction, n.Pipe.Pos)
@@ -95,20 +100,20 @@ func (p program) instrument(list *parse.ListNode) parse.Node {
 			pipe := &parse.PipeNode{NodeType: parse.NodePipe, Pos: n.Pipe.Pos, Line: n.Line, Cmds: []*parse.CommandNode{pay}}
 			n.List.Nodes = append([]parse.Node{&parse.ActionNode{NodeType: parse.NodeAction, Pos: n.Pipe.Pos, Line: n.Line, Pipe: pipe}}, n.List.Nodes...)
 		case *parse.TemplateNode:
-			bad = n
+			err = p.errorAt(int(n.Position()), "templates within templates are not supported: there is no define, block and template")
 		}
-		if bad != nil {
-			return bad
+		if err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func (p program) both(list, otherwise *parse.ListNode) parse.Node {
-	if bad := p.instrument(list); bad != nil {
-		return bad
+func (p program) both(list, otherwise *parse.ListNode, ranges int) error {
+	if err := p.instrument(list, ranges); err != nil {
+		return err
 	}
-	return p.instrument(otherwise)
+	return p.instrument(otherwise, ranges)
 }
 
 // call returns the call of a hidden function, whose errors are told to be at pos.

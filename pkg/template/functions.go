@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"html"
 	"net/url"
-	"reflect"
 	"strings"
 	texttemplate "text/template"
 )
@@ -37,7 +36,7 @@ func (r *run) functions() texttemplate.FuncMap {
 		"upper":      r.bounded(3, strings.ToUpper),
 		"lower":      r.bounded(3, strings.ToLower),
 		"trim":       r.bounded(1, strings.TrimSpace),
-		"trimAll":    r.ofTwo(func(cut, s string) string { return strings.Trim(s, cut) }),
+		"trimAll":    r.trimAll,
 		"trimPrefix": r.ofTwo(func(prefix, s string) string { return strings.TrimPrefix(s, prefix) }),
 		"trimSuffix": r.ofTwo(func(suffix, s string) string { return strings.TrimSuffix(s, suffix) }),
 		"contains":   r.tells(func(part, s string) bool { return strings.Contains(s, part) }),
@@ -63,8 +62,8 @@ func (r *run) functions() texttemplate.FuncMap {
 			}
 			return no
 		},
-		"hasKey": hasKey,
-		"get":    get,
+		"hasKey": r.hasKey,
+		"get":    r.get,
 	}
 }
 
@@ -98,6 +97,23 @@ func (r *run) ofTwo(f func(a, s string) string) func(a, s any) (string, error) {
 		}
 		return f(texts[0], texts[1]), nil
 	}
+}
+
+// trimAll is strings.Trim, which would look each character up in all of cut.
+func (r *run) trimAll(cut, s any) (string, error) {
+	const each = 32 // bytes that one of a set takes
+	texts, err := r.texts(cut, s)
+	if err != nil {
+		return "", err
+	}
+	if err := r.spend(each * len(texts[0])); err != nil {
+		return "", err
+	}
+	set := make(map[rune]bool)
+	for _, c := range texts[0] {
+		set[c] = true
+	}
+	return strings.TrimFunc(texts[1], func(c rune) bool { return set[c] }), nil
 }
 
 // tells is a function of two texts that answers a question.
@@ -303,7 +319,7 @@ func (r *run) index(v any, at ...any) (any, error) {
 	for _, i := range at {
 		var found bool
 		var err error
-		if v, found, err = lookUp(v, i); err != nil {
+		if v, found, err = r.lookUp(v, i); err != nil {
 			return nil, err
 		}
 		if !found {
@@ -314,9 +330,12 @@ func (r *run) index(v any, at ...any) (any, error) {
 }
 
 // lookUp returns one element of a list or mapping.
-func lookUp(v, at any) (element any, found bool, err error) {
+func (r *run) lookUp(v, at any) (element any, found bool, err error) {
 	name, isName := at.(string)
 	i, isNumber := at.(int)
+	if err := r.spend(len(name)); err != nil {
+		return nil, false, err
+	}
 	switch v := v.(type) {
 	case map[string]string:
 		if isName {
@@ -349,14 +368,14 @@ func lookUp(v, at any) (element any, found bool, err error) {
 }
 
 // hasKey is sprig's.
-func hasKey(v any, name string) (bool, error) {
-	_, found, err := lookUp(v, name)
+func (r *run) hasKey(v any, name string) (bool, error) {
+	_, found, err := r.lookUp(v, name)
 	return found, err
 }
 
 // get is sprig's: nothing where there is no such key.
-func get(v any, name string) (any, error) {
-	element, found, err := lookUp(v, name)
+func (r *run) get(v any, name string) (any, error) {
+	element, found, err := r.lookUp(v, name)
 	if err != nil || !found {
 		return "", err
 	}
@@ -408,6 +427,6 @@ func slice(v any, bounds ...int) (any, error) {
 
 // empty is sprig's: nothing, zero, false, and what has no elements.
 func empty(v any) bool {
-	truth, ok := texttemplate.IsTrue(reflect.ValueOf(v).Interface())
+	truth, ok := texttemplate.IsTrue(v)
 	return !ok || !truth
 }

@@ -65,19 +65,6 @@ func (r *run) spend(n int) error {
 	return nil
 }
 
-// take pays for the reading of texts and then for making n bytes of them.
-func (r *run) take(n int, read ...string) error {
-	for _, s := range read {
-		if err := r.spend(len(s)); err != nil {
-			return err
-		}
-	}
-	if n > r.limit || n < 0 {
-		return errTooLarge
-	}
-	return r.spend(n)
-}
-
 // print is the hidden function that prints what an action has come to.
 func (r *run) print(v any) (string, error) {
 	s, err := scalar(v)
@@ -100,14 +87,24 @@ func (r *run) pay(steps int) (string, error) {
 	return "", nil
 }
 
-// over is the hidden function that a range's values pass through. The library sorts the names of a mapping.
+// over is the hidden function that a range's values pass through. The library sorts the names of a mapping, which may
+// differ in their last bytes alone.
 func (r *run) over(v any) (any, error) {
 	const each = 256
 	switch v := v.(type) {
 	case map[string]any:
-		return v, r.spend(each * len(v))
+		return v, r.spend(each*len(v) + lengths(v))
 	case map[string]string:
-		return v, r.spend(each * len(v))
+		return v, r.spend(each*len(v) + lengths(v))
 	}
 	return v, nil
+}
+
+// lengths returns how many bytes the names of a mapping have.
+func lengths[V any](m map[string]V) int {
+	sum := 0
+	for name := range m {
+		sum += len(name)
+	}
+	return sum
 }

@@ -74,13 +74,13 @@ func (c *compiler) compile(path string, v any) (any, error) {
 		return n, nil
 	case []any:
 		for i := range v {
-			if v[i], err = c.compile(fmt.Sprintf("%s[%d]", path, i), v[i]); err != nil {
+			if v[i], err = c.compile(below(path, fmt.Sprintf("[%d]", i)), v[i]); err != nil {
 				return nil, err
 			}
 		}
 	case map[string]any:
 		for _, name := range slices.Sorted(maps.Keys(v)) {
-			if v[name], err = c.compile(below(path, name), v[name]); err != nil {
+			if v[name], err = c.compile(below(path, member(name)), v[name]); err != nil {
 				return nil, err
 			}
 		}
@@ -88,31 +88,45 @@ func (c *compiler) compile(path string, v any) (any, error) {
 	return v, nil
 }
 
-// below returns the path of a member.
-func below(path, name string) string {
+// below returns a path with one element more. Every program keeps its own: one that is too long ends in "…", and
+// grows no more.
+func below(path, element string) string {
+	const most = 300
+	switch {
+	case strings.HasSuffix(path, "…"):
+		return path
+	case len(path)+len(element) > most:
+		return path + "…"
+	}
+	return strings.TrimPrefix(path+element, ".")
+}
+
+// member returns the element of a path that is a member's name.
+func member(name string) string {
 	const most = 100
 	plain := name != "" && !strings.ContainsFunc(name, func(r rune) bool {
 		return r != '-' && r != '_' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
 	})
 	switch {
 	case len(name) > most:
-		return fmt.Sprintf("%s[%q…]", path, name[:most])
+		return "[" + strconv.Quote(strings.ToValidUTF8(name[:most], "")) + "…]"
 	case !plain:
-		return fmt.Sprintf("%s[%q]", path, name)
-	case path == "":
-		return name
+		return "[" + strconv.Quote(name) + "]"
 	}
-	return path + "." + name
+	return "." + name
 }
 
 // canonicalNumber writes a number as RFC 8785 does.
 func canonicalNumber(text string) (json.Number, error) {
-	const exact = 1 << 53 // whole numbers beyond are not told apart
+	const (
+		exact = 1 << 53 // whole numbers beyond are not told apart
+		plain = 1e21    // those below are written without an exponent, by an API server too
+	)
 	f, err := strconv.ParseFloat(text, 64)
 	if err != nil {
 		return "", problem("a number is out of range")
 	}
-	if math.Abs(f) >= exact && !strings.ContainsAny(text, ".eE") {
+	if size := math.Abs(f); size >= exact && (size < plain || !strings.ContainsAny(text, ".eE")) {
 		return "", problem("a whole number beyond 2^53 is not exact in JSON: put it in quotes")
 	}
 	canonical, err := jcs.NumberToJSON(f)

@@ -18,6 +18,8 @@ const (
 	MaxKeys = 100
 	// MaxDepth bounds how deep lists and mappings stand in each other in json and yaml.
 	MaxDepth = 32
+	// maxRanges bounds how many ranges stand in each other.
+	maxRanges = 32
 	// MaxOutput is the most that [Template.MaxSize] returns, in bytes: a Kubernetes Secret holds no more.
 	MaxOutput = 1 << 20
 	// minOutput is the least that [Template.MaxSize] returns.
