@@ -4,6 +4,7 @@ package cli
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -117,6 +118,13 @@ func (a *archiver) secretsOfEveryKind(t *testing.T) (objects []*v1alpha1.Encrypt
 		},
 		"shop/wide": func(o *v1alpha1.EncryptedSecret) {
 			o.Spec.Scope, o.Spec.Workloads = string(encrypt.Namespace), []string{"api"}
+			// One that fails, of what has long expired: the values are saved all the same.
+			text := "{{ fromJson .a }}"
+			o.Spec.Template = &v1alpha1.Template{Data: map[string]v1alpha1.TemplateValue{
+				"b": {Text: &text}, "c": {JSON: json.RawMessage(`{"n":1.50,"a":["{{ .a }}","yes"]}`)},
+			}}
+			o.Spec.NotBefore = &metav1.Time{Time: time.Unix(1_000_000_000, 0)}
+			o.Spec.ExpiresAt = &metav1.Time{Time: time.Unix(1_000_000_001, 0)}
 		},
 		"bank/all": func(o *v1alpha1.EncryptedSecret) {
 			o.Spec.Scope, o.Spec.Secret = string(encrypt.Cluster), &v1alpha1.SecretDelivery{}
