@@ -83,10 +83,10 @@ func TestAProgramThatKnowsNothingOfSafeHasItsPassword(t *testing.T) {
 	kubectlWith(t, fmt.Sprintf(gitSource, url), "apply", "--server-side", "-f", "-")
 	address := kubectl(t, "-n", system, "get", "service", "vsecm-safe", "-o", "jsonpath={.spec.clusterIP}")
 	kubectlWith(t, fmt.Sprintf(withAgent, address), "apply", "-f", "-")
-	program{t}.describeFailure()
+	program{t, "test=workload"}.describeFailure("first", "agent", "program")
 
 	t.Run("it does not start before there are secrets", func(t *testing.T) {
-		p := program{t}
+		p := program{t, "test=workload"}
 		until(t, "the init container waits", func() error {
 			log := p.log("first")
 			if !strings.Contains(log, "no secret for this workload") {
@@ -103,21 +103,21 @@ func TestAProgramThatKnowsNothingOfSafeHasItsPassword(t *testing.T) {
 		p.agentIs(http.StatusOK, "ok")
 	})
 	t.Run("a push is there, and nobody polled", func(t *testing.T) {
-		p := program{t}
+		p := program{t, "test=workload"}
 		until(t, "the agent's watch is held", watched(t))
 		pushed := p.push(repo, 2)
 		webhook(t)
 		t.Logf("from the push to the program's reading of the file: %v", p.has(2).Sub(pushed).Round(time.Millisecond))
 	})
 	t.Run("a Safe that is sealed takes nothing away", func(t *testing.T) {
-		p := program{t}
+		p := program{t, "test=workload"}
 		plugin(t, "seal")
 		await(t, 2, "are sealed", sealed)
 		p.agentIs(http.StatusOK, "sealed")
 		p.readsOn(2)
 	})
 	t.Run("nor one that is deleted, and what was pushed meanwhile is there once it is unsealed", func(t *testing.T) {
-		p := program{t}
+		p := program{t, "test=workload"}
 		p.push(repo, 3)
 		kubectl(t, "-n", system, "delete", "pods", "--all", "--grace-period=0", "--force")
 		await(t, 2, "are sealed", sealed)
@@ -128,7 +128,7 @@ func TestAProgramThatKnowsNothingOfSafeHasItsPassword(t *testing.T) {
 		p.agentIs(http.StatusOK, "ok")
 	})
 	t.Run("an agent that is killed takes nothing away either, and its successor goes on", func(t *testing.T) {
-		p := program{t}
+		p := program{t, "test=workload"}
 		p.kill("agent")
 		p.readsOn(3)
 		until(t, "the agent runs again", func() error {
@@ -142,7 +142,7 @@ func TestAProgramThatKnowsNothingOfSafeHasItsPassword(t *testing.T) {
 		p.has(4)
 	})
 	t.Run("the next identity changes nothing", func(t *testing.T) {
-		p := program{t}
+		p := program{t, "test=workload"}
 		if err := cluster.SVIDs.Rotate("shop", "db-0"); err != nil {
 			t.Fatal(err)
 		}
@@ -151,7 +151,7 @@ func TestAProgramThatKnowsNothingOfSafeHasItsPassword(t *testing.T) {
 		p.has(5)
 	})
 	t.Run("many changes, and never a part of one", func(t *testing.T) {
-		p := program{t}
+		p := program{t, "test=workload"}
 		for version := 6; version <= 10; version++ {
 			p.push(repo, version)
 			webhook(t)
@@ -159,7 +159,7 @@ func TestAProgramThatKnowsNothingOfSafeHasItsPassword(t *testing.T) {
 		}
 	})
 	t.Run("what is deleted in git stays in the pod", func(t *testing.T) {
-		p := program{t}
+		p := program{t, "test=workload"}
 		repo.Commit(nil, "db.yaml")
 		webhook(t)
 		until(t, "the agent says so", func() error {
@@ -170,12 +170,73 @@ func TestAProgramThatKnowsNothingOfSafeHasItsPassword(t *testing.T) {
 		})
 		p.readsOn(10)
 	})
-	s := program{t}.state()
+	s := program{t, "test=workload"}.state()
 	t.Logf("%d reads of all files; %d were begun anew since a change came in between", s.Reads, s.Again)
-	if c := (program{t}).container("program"); c == nil || c.RestartCount != 0 {
+	if c := (program{t, "test=workload"}).container("program"); c == nil || c.RestartCount != 0 {
 		t.Errorf("the program did not run through: %+v", c)
 	}
 	noRestarts(t)
+}
+
+// example is examples/workload-agent with the tests' program in the place of the
+// user's own, and told by its name. There is no DNS on the node.
+const example = `resources: [%[1]q]
+images:
+  - {name: busybox, newName: vsecm/reader, newTag: dev}
+patches:
+  - target: {kind: Deployment, name: db}
+    patch: |
+      - {op: add, path: /spec/template/spec/hostAliases, value: [{ip: %[2]s, hostnames: [vsecm-safe.vsecm-system.svc]}]}
+      - {op: replace, path: /spec/template/spec/initContainers/1/args/3, value: --process=reader}
+      - {op: replace, path: /spec/template/spec/containers/0/command, value: [/reader, /run/secrets/vsecm, db, password, certificate, key]}
+`
+
+// What is shown to users gives a program its password, and tells it of the next.
+func TestTheAgentAsTheExampleHasIt(t *testing.T) {
+	install(t, "spire")
+	await(t, 2, "are ready", ready)
+	namespace(t, "shop")
+	p := program{t, "app.kubernetes.io/name=db"}
+	p.describeFailure("secrets-first", "secrets", "main")
+	kubectlWith(t, versioned(t, 1), "apply", "--server-side", "-f", "-")
+	kubectl(t, "apply", "-k", withExample(t))
+	kubectl(t, "-n", "shop", "rollout", "status", "deployment/db", "--timeout=100s")
+	p.has(1)
+	p.agentIs(http.StatusOK, "ok")
+
+	kubectlWith(t, versioned(t, 2), "apply", "--server-side", "-f", "-")
+	p.has(2)
+	until(t, "the program is told", func() error {
+		if s := p.state(); s.Told != 1 {
+			return fmt.Errorf("it was told %d times", s.Told)
+		}
+		return nil
+	})
+	if c := p.container("main"); c == nil || c.RestartCount != 0 {
+		t.Errorf("the program did not run through: %+v", c)
+	}
+	noRestarts(t)
+}
+
+// withExample returns a folder that holds the example as it is tested.
+func withExample(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, err := filepath.Abs("../../examples/workload-agent")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if path, err = filepath.Rel(dir, path); err != nil {
+		t.Fatal(err)
+	}
+	address := kubectl(t, "-n", system, "get", "service", "vsecm-safe", "-o", "jsonpath={.spec.clusterIP}")
+	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), fmt.Appendf(nil, example, path, address), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // push pushes a version of the program's secrets, and returns when.
@@ -220,18 +281,20 @@ func watched(t *testing.T) func() error {
 	}
 }
 
-// A program is what runs in pod shop/db-0, and the agent beside it.
-type program struct{ t *testing.T }
+// A program is what runs in the pod of namespace shop with these labels, and the
+// agent beside it.
+type program struct {
+	t      *testing.T
+	labels string
+}
 
 func (p program) pod() *corev1.Pod {
 	p.t.Helper()
-	for _, pod := range podsOf(p.t, "shop", "test=workload") {
-		if pod.Name == "db-0" {
-			return &pod
-		}
+	found := podsOf(p.t, "shop", p.labels)
+	if len(found) != 1 {
+		p.t.Fatalf("there are %d pods, not one", len(found))
 	}
-	p.t.Fatal("the pod is gone")
-	return nil
+	return &found[0]
 }
 
 // container returns what Kubernetes says of a container, nil while it says nothing.
@@ -247,10 +310,10 @@ func (p program) container(name string) *corev1.ContainerStatus {
 
 // read is what the program tells of its reading.
 type read struct {
-	Version      string
-	Since        time.Time
-	Reads, Again int
-	Fault        string
+	Version            string
+	Since              time.Time
+	Reads, Again, Told int
+	Fault              string
 }
 
 // state asks the program, which has to have read no part of a version.
@@ -328,17 +391,17 @@ func (p program) kill(name string) {
 }
 
 func (p program) log(container string) string {
-	stdout, stderr, _ := cluster.RunKubectl(cluster.Kubeconfig(), "", "-n", "shop", "logs", "db-0", "-c", container)
+	stdout, stderr, _ := cluster.RunKubectl(cluster.Kubeconfig(), "", "-n", "shop", "logs", "-l", p.labels, "--tail=100", "-c", container)
 	return stdout + stderr
 }
 
 // describeFailure prints what may tell why a test failed, before all is gone.
-func (p program) describeFailure() {
+func (p program) describeFailure(containers ...string) {
 	p.t.Cleanup(func() {
 		if !p.t.Failed() {
 			return
 		}
-		for _, container := range []string{"first", "agent", "program"} {
+		for _, container := range containers {
 			p.t.Logf("%s:\n%s", container, p.log(container))
 		}
 		described, _, _ := cluster.RunKubectl(cluster.Kubeconfig(), "", "-n", "shop", "describe", "pods,gitsources,encryptedsecrets")

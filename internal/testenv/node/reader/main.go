@@ -19,9 +19,11 @@ import (
 	"log"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -31,6 +33,7 @@ type state struct {
 	Since   time.Time `json:"since"`   // when it was first read whole
 	Reads   int       `json:"reads"`   // of all files, whole
 	Again   int       `json:"again"`   // reads that a change came in between
+	Told    int       `json:"told"`    // SIGHUPs, by which many a program is told to read its files again
 	Fault   string    `json:"fault"`
 }
 
@@ -48,7 +51,9 @@ func main() {
 		log.Fatal("want DIR OBJECT KEY...")
 	}
 	r := &reader{dir: os.Args[1], object: os.Args[2], keys: os.Args[3:]}
-	go r.run() // until the program ends
+	// Until the program ends.
+	go r.run()
+	go r.hear()
 	log.Fatal(http.ListenAndServe(":8080", r))
 }
 
@@ -56,6 +61,17 @@ func (r *reader) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	_ = json.NewEncoder(w).Encode(r.state) // who asked may be gone
+}
+
+// hear counts what it is told.
+func (r *reader) hear() {
+	told := make(chan os.Signal, 10)
+	signal.Notify(told, syscall.SIGHUP)
+	for range told {
+		r.mu.Lock()
+		r.Told++
+		r.mu.Unlock()
+	}
 }
 
 // patience is how often in a row a change may come in between: each time takes
