@@ -121,7 +121,7 @@ func respond(body string) http.HandlerFunc {
 
 func TestSecretsAreFetched(t *testing.T) {
 	w := newWorld(t, "spiffe://example.org"+safePath, nil, func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodGet || r.URL.Path != "/v1/secrets" || r.URL.RawQuery != "" || r.Proto != "HTTP/2.0" {
+		if r.Method != http.MethodGet || r.URL.Path != "/v1/secrets" || r.URL.RawQuery != "" || r.Proto != "HTTP/1.1" {
 			t.Errorf("got %s %s by %s", r.Method, r.URL, r.Proto)
 		}
 		w.Header().Set("ETag", `"e1"`)
