@@ -20,6 +20,7 @@ func (f *momentFlag) String() string { return f.text }
 func (f *momentFlag) Type() string   { return "TIME" }
 
 func (f *momentFlag) Set(value string) error {
+	*f = momentFlag{} // the last one counts
 	if err := f.ahead.Set(value); err != nil {
 		if f.at, err = encrypt.ParseTime(value); err != nil {
 			return errors.New("want a time such as 2027-01-31T12:00:00Z, or how far it is ahead: 90d, or 12h")

@@ -219,10 +219,11 @@ func (d *decoder) time(n *yaml.Node, field string) *metav1.Time {
 	return &metav1.Time{Time: t}
 }
 
-// ParseTime parses a time as notBefore and expiresAt have it: RFC 3339, of whole seconds, from 1970 on. It is returned in UTC.
+// ParseTime parses a time as notBefore and expiresAt have it: RFC 3339, of whole seconds, from 1970 to 9999. It is returned in UTC.
 func ParseTime(s string) (time.Time, error) {
+	const lastYear = 9999 // that RFC 3339 can write, and in UTC it is written
 	t, err := time.Parse(time.RFC3339, s)
-	if err != nil || t.Unix() <= 0 || t.Nanosecond() != 0 || len(s) > len("2006-01-02T15:04:05+00:00") {
+	if err != nil || t.Unix() <= 0 || t.UTC().Year() > lastYear || t.Nanosecond() != 0 || len(s) > len("2006-01-02T15:04:05+00:00") {
 		return time.Time{}, fmt.Errorf("want a time of RFC 3339 in whole seconds, such as 2027-01-31T12:00:00Z, not %s", quoteShort(s))
 	}
 	return t.UTC(), nil
