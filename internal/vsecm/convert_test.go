@@ -71,7 +71,7 @@ func TestTemplatesDeliverWhatVSecMDid(t *testing.T) {
 			transformed: `{"x":{"y":["a","<a>",7]}}`,
 		},
 		"YAML": {
-			value: `{"username":"admin"}`, template: `{"USER":"{{.username}}"}`, format: "yaml", transformed: "USER: admin\n", kind: "yaml", want: "USER: \"admin\"\n",
+			value: `{"username":"admin"}`, template: `{"USER":"{{.username}}"}`, format: "yaml", transformed: "USER: admin\n", kind: "yaml", want: "\"USER\": \"admin\"\n",
 		},
 		"raw": {
 			value: `{"username":"admin"}`, template: `USER:{{.username}}`, format: "raw", transformed: "USER:admin", kind: "text", want: "USER:admin",
@@ -277,5 +277,31 @@ func TestTheTimeOfAnUpdateIsThatOfTheSealing(t *testing.T) {
 		if _, is := delivered(t, r); !is.SealedAt.Equal(c.want) || (c.updated.After(now) != (len(is.Notes) > 0)) {
 			t.Errorf("%s: got %s, notes %q", c.updated, is.SealedAt, is.Notes)
 		}
+	}
+}
+
+// A template of a megabyte in one record would end the process, as deep as it goes.
+func TestTemplatesThatAreTooLongAreNotParsed(t *testing.T) {
+	const deep = 200_000
+	long := strings.Repeat("{{if 1}}", deep) + strings.Repeat("{{end}}", deep)
+	for name, r := range map[string]*Record{
+		"a workload's":        {Name: "db", Values: [][]byte{[]byte(credentials)}, Template: long},
+		"in JSON":             {Name: "db", Values: [][]byte{[]byte(credentials)}, Template: `{"a":"` + long + `"}`, OutputFormat: "json"},
+		"a Kubernetes Secret": {Name: "k8s:db", Values: [][]byte{[]byte(credentials)}, Template: `{"a":"` + long + `"}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, c := delivered(t, r)
+			if !c.Lossy || c.Object.Spec.Template != nil || got[ValueKey] != credentials || !strings.Contains(strings.Join(c.Notes, "\n"), "too large") {
+				t.Errorf("lossy %v: %.500q", c.Lossy, c.Notes)
+			}
+		})
+	}
+}
+
+// The names of a JSON value's members are a part of the value.
+func TestNamesThatNoSecretMayHaveAreNotQuoted(t *testing.T) {
+	_, c := delivered(t, &Record{Name: "k8s:db", Values: [][]byte{[]byte(`{"hunter2 is it":"x"}`)}})
+	if !c.Lossy || strings.Contains(strings.Join(c.Notes, "\n"), "hunter2") {
+		t.Errorf("lossy %v: %q", c.Lossy, c.Notes)
 	}
 }

@@ -3,6 +3,7 @@ package vsecm
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -37,6 +38,10 @@ func (c *Converted) transform(r *Record) {
 		c.lose("its template was left out: VSecM carried it out on each of its values, and there is one here")
 		return
 	}
+	if err := boundTemplate(r.Template); err != nil {
+		c.lose("its template was left out: %v", err)
+		return
+	}
 	if why := ineffective(r); why != "" {
 		c.note("its template was left out: %s, so VSecM did not carry it out either", why)
 		return
@@ -57,6 +62,15 @@ func (c *Converted) transform(r *Record) {
 	if r.Transformed != nil && !sameText(is[ValueKey], r.Transformed, r.OutputFormat) {
 		c.lose("its template makes another text of the value than VSecM did: look at it")
 	}
+}
+
+// boundTemplate refuses a template that is longer than any may be, before it is parsed: the parser of text/template goes as deep
+// as its input does, and a stack that overflows ends the process.
+func boundTemplate(source string) error {
+	if len(source) > template.MaxText {
+		return fmt.Errorf("%w: it has %d bytes, of at most %d", ErrTooLarge, len(source), template.MaxText)
+	}
+	return nil
 }
 
 // untransformed says where VSecM gave out something else than the value.
@@ -222,6 +236,9 @@ func (c *Converted) kubernetes(r *Record) {
 }
 
 func kubernetesTemplate(r *Record) (*v1alpha1.Template, error) {
+	if err := boundTemplate(r.Template); err != nil {
+		return nil, fmt.Errorf("its template: %w", err)
+	}
 	whole := "{{ ." + ValueKey + " }}"
 	t := &v1alpha1.Template{Data: map[string]v1alpha1.TemplateValue{"VALUE": {Text: &whole}}}
 	var fields map[string]string
@@ -236,8 +253,8 @@ func kubernetesTemplate(r *Record) (*v1alpha1.Template, error) {
 		}
 		t.Data = make(map[string]v1alpha1.TemplateValue, len(texts))
 		for _, name := range slices.Sorted(maps.Keys(texts)) {
-			if err := encrypt.ValidateKey(name); err != nil {
-				return nil, fmt.Errorf("no Secret may have a key %w", err)
+			if encrypt.ValidateKey(name) != nil { // whose error quotes what may be a part of the value
+				return nil, errors.New("one of them is no key that a Secret may have")
 			}
 			text := texts[name]
 			t.Data[name] = v1alpha1.TemplateValue{Text: &text}
