@@ -80,14 +80,15 @@ func WithObserver(observe func(err error)) Option { return func(o *options) { o.
 type Client struct {
 	source  *workloadapi.X509Source
 	lastErr *lastError // of the Workload API
-	http    *http.Client
-	base    string // https://HOST:PORT
+	base    string     // https://HOST:PORT
 	observe func(error)
 
 	closing context.Context // ends when Close is called
 	stop    context.CancelFunc
-	mu      sync.Mutex // guards asking.Add against Close
+	mu      sync.Mutex // guards asking.Add against Close, and http
 	asking  sync.WaitGroup
+	http    *http.Client // the newest; see connections
+	fresh   func() *http.Client
 
 	// What tests replace.
 	now                   func() time.Time
@@ -123,7 +124,7 @@ func New(ctx context.Context, opts ...Option) (*Client, error) {
 	}
 	c := &Client{
 		source: source, lastErr: last, base: base,
-		http:    newHTTP(source, exact),
+		fresh:   func() *http.Client { return newHTTP(source, exact) },
 		observe: o.observe,
 		now:     time.Now, random: rand.Float64, sleep: sleep,
 		answerWait: answerWait, watchWait: watchWait,
@@ -131,6 +132,7 @@ func New(ctx context.Context, opts ...Option) (*Client, error) {
 	if c.observe == nil {
 		c.observe = logProgress
 	}
+	c.http = c.fresh()
 	c.closing, c.stop = context.WithCancel(context.Background())
 	return c, nil
 }
@@ -145,6 +147,33 @@ func (c *Client) Close() error {
 	c.asking.Wait()
 	c.http.CloseIdleConnections()
 	return c.source.Close()
+}
+
+// connections returns what to ask with. Where there is a new SVID or a new bundle, or renew is said, these are new
+// connections: who is on the other side has to prove it by that, and so do we. Calls that are under way end on the
+// old ones, which nobody uses again.
+func (c *Client) connections(renew bool) *http.Client {
+	select {
+	case <-c.source.Updated():
+		renew = true
+	default:
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if renew {
+		c.http.CloseIdleConnections()
+		c.http = c.fresh()
+	}
+	return c.http
+}
+
+// release closes connections that were replaced while a call used them.
+func (c *Client) release(used *http.Client) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if used != c.http {
+		used.CloseIdleConnections()
+	}
 }
 
 // Identity returns the SPIFFE ID that the client shows to Safe, and when the

@@ -38,13 +38,12 @@ func (c *Client) ask(ctx context.Context, q question, read func(body []byte) err
 	defer cancel()
 	defer context.AfterFunc(c.closing, cancel)()
 
-	etag, changed, reused, err := c.tryOnce(ctx, q, read)
+	etag, changed, reused, err := c.tryOnce(ctx, q, false, read)
 	var r *refusal
 	if reused && errors.As(err, &r) && r.status == http.StatusUnauthorized {
 		// The connection proved an SVID that has expired since. Safe closes
 		// it with this answer; the next one proves the new SVID.
-		c.http.CloseIdleConnections()
-		etag, changed, _, err = c.tryOnce(ctx, q, read)
+		etag, changed, _, err = c.tryOnce(ctx, q, true, read)
 	}
 	if err != nil && c.closing.Err() != nil {
 		return "", false, ErrClosed
@@ -52,15 +51,10 @@ func (c *Client) ask(ctx context.Context, q question, read func(body []byte) err
 	return etag, changed, err
 }
 
-// tryOnce also says whether the connection had been used before.
-func (c *Client) tryOnce(ctx context.Context, q question, read func([]byte) error) (etag string, changed, reused bool, err error) {
-	select {
-	case <-c.source.Updated():
-		// There is a new SVID, or a new bundle: who is on the other side has
-		// to prove it by that, and so do we.
-		c.http.CloseIdleConnections()
-	default:
-	}
+// tryOnce also says whether the connection had been used before. With renew, it is a new one.
+func (c *Client) tryOnce(ctx context.Context, q question, renew bool, read func([]byte) error) (etag string, changed, reused bool, err error) {
+	connections := c.connections(renew)
+	defer c.release(connections)
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(info httptrace.GotConnInfo) { reused = info.Reused },
 	})
@@ -71,7 +65,7 @@ func (c *Client) tryOnce(ctx context.Context, q question, read func([]byte) erro
 	if q.etag != "" {
 		req.Header.Set("If-None-Match", q.etag)
 	}
-	resp, err := c.http.Do(req)
+	resp, err := connections.Do(req)
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil && errors.Is(err, context.DeadlineExceeded) {
 			err = cause

@@ -213,6 +213,49 @@ func TestACallIsNotRefusedForAnSVIDThatWasReplaced(t *testing.T) {
 	<-ended
 }
 
+// What several calls had open when the SVID or the bundle changed, none of them uses again: it proved what may
+// not be true any more.
+func TestNoCallStaysOnAConnectionThatProvedTheOldSVID(t *testing.T) {
+	const watches = 3
+	safe := &rotating{changed: make(chan struct{})}
+	w := newWorld(t, "spiffe://example.org"+safePath, nil, safe.ServeHTTP)
+	c := w.client(t, WithObserver(func(err error) {
+		if err != nil {
+			t.Errorf("a watch failed: %v", err)
+		}
+	}))
+	ctx, cancel := context.WithCancel(t.Context())
+	var calls, ended sync.WaitGroup
+	calls.Add(watches)
+	for range watches {
+		ended.Go(func() { _ = c.Watch(ctx, func(*Secrets) { calls.Done() }) })
+	}
+	calls.Wait()
+	eventually(t, "the watches are held", func() bool { n, _ := safe.asked(); return n == 2*watches })
+	before := c.serial(t)
+	if err := w.socket.Rotate(time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the client has the new SVID", func() bool { return c.serial(t) != before })
+	// One call hears of it, while all others have theirs under way.
+	if _, err := c.Fetch(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	calls.Add(watches)
+	safe.change()
+	calls.Wait()
+	eventually(t, "the watches are held again", func() bool { n, _ := safe.asked(); return n == 3*watches+1 })
+	safe.mu.Lock()
+	for _, serial := range safe.serials[2*watches:] {
+		if serial == before {
+			t.Error("the old SVID was shown")
+		}
+	}
+	safe.mu.Unlock()
+	cancel()
+	ended.Wait()
+}
+
 // Who is refused by name is not asked about twice.
 func TestARefusalIsTakenAtItsWord(t *testing.T) {
 	var asked atomic.Int64
