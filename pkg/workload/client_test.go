@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -391,4 +392,20 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Three bytes of JSON would become a hundred times as many in memory.
+func TestAnAnswerOfEmptySecretsIsBounded(t *testing.T) {
+	members := strings.Repeat("{},", 1<<20) + "{}"
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := parse([]byte(`{"secrets":[` + members + `]}`))
+	_, inspectErr := parseInspection([]byte(`{"spiffeID":"x","objects":[` + members + `]}`))
+	runtime.ReadMemStats(&after)
+	if !errors.Is(err, ErrBadAnswer) || !errors.Is(inspectErr, ErrBadAnswer) {
+		t.Errorf("got %v and %v", err, inspectErr)
+	}
+	if made := (after.TotalAlloc - before.TotalAlloc) >> 20; made > 32 {
+		t.Errorf("%d MiB", made)
+	}
 }

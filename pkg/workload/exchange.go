@@ -1,6 +1,7 @@
 package workload
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,18 @@ import (
 
 // MaxAnswer bounds, in bytes, an answer of Safe's.
 const MaxAnswer = 32 << 20
+
+// maxBraces bounds the objects of JSON in an answer, of which each secret is
+// two: three bytes of JSON may become a hundred times as many in memory.
+const maxBraces = 200_000
+
+// bounded refuses an answer that would take up too much memory.
+func bounded(body []byte) error {
+	if n := bytes.Count(body, []byte("{")); n > maxBraces {
+		return fmt.Errorf("%w: %d objects of JSON, more than %d", ErrBadAnswer, n, maxBraces)
+	}
+	return nil
+}
 
 // A question is one GET request.
 type question struct {

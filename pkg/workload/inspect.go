@@ -74,6 +74,9 @@ func (c *Client) Inspect(ctx context.Context) (*Inspection, error) {
 }
 
 func parseInspection(body []byte) (*Inspection, error) {
+	if err := bounded(body); err != nil {
+		return nil, err
+	}
 	var in Inspection
 	if err := json.Unmarshal(body, &in); err != nil {
 		return nil, fmt.Errorf("%w: %s", ErrBadAnswer, describe(err))

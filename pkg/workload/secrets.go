@@ -102,6 +102,9 @@ func (c *Client) secrets(ctx context.Context, q question) (*Secrets, error) {
 // parse reads and checks an answer. Unknown members are ignored, so that Safe
 // may learn to say more. Errors are [ErrBadAnswer] and never hold a value.
 func parse(body []byte) (*Secrets, error) {
+	if err := bounded(body); err != nil {
+		return nil, err
+	}
 	var s Secrets
 	// Not a json.Decoder: Unmarshal refuses what follows the first value.
 	if err := json.Unmarshal(body, &s); err != nil {
