@@ -20,7 +20,6 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
-	"golang.org/x/net/http2"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -194,24 +193,9 @@ func watchOn(watch func(etag string) (*http.Response, error), etag string, answe
 // connect returns what watches on a new connection.
 func connect(ctx context.Context, a assembly, bundle *x509bundle.Bundle, svid *x509svid.SVID, address int) (func(etag string) (*http.Response, error), error) {
 	config := tlsconfig.MTLSClientConfig(svid, bundle, tlsconfig.AuthorizeID(spiffeid.RequireFromString(safeID)))
-	if a.HTTP2 {
-		config.NextProtos = []string{"h2"}
-	}
-	raw, err := from(address).DialContext(ctx, "tcp", a.Address)
+	do, err := dial(ctx, a, config, address)
 	if err != nil {
 		return nil, err
-	}
-	conn := tls.Client(raw, config)
-	if err := conn.HandshakeContext(ctx); err != nil {
-		return nil, err
-	}
-	do := roundTripper(conn)
-	if a.HTTP2 {
-		c, err := new(http2.Transport).NewClientConn(conn)
-		if err != nil {
-			return nil, err
-		}
-		do = c.RoundTrip
 	}
 	return func(etag string) (*http.Response, error) {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+a.Address+"/v1/secrets?watch=1", nil)
@@ -221,6 +205,28 @@ func connect(ctx context.Context, a assembly, bundle *x509bundle.Bundle, svid *x
 		req.Header.Set("If-None-Match", etag)
 		return do(req)
 	}, nil
+}
+
+// dial returns what sends requests on a new connection.
+func dial(ctx context.Context, a assembly, config *tls.Config, address int) (func(*http.Request) (*http.Response, error), error) {
+	if a.HTTP2 {
+		transport := &http.Transport{TLSClientConfig: config, DialContext: from(address).DialContext, Protocols: new(http.Protocols)}
+		transport.Protocols.SetHTTP2(true)
+		conn, err := transport.NewClientConn(ctx, "https", a.Address)
+		if err != nil {
+			return nil, err
+		}
+		return conn.RoundTrip, nil
+	}
+	raw, err := from(address).DialContext(ctx, "tcp", a.Address)
+	if err != nil {
+		return nil, err
+	}
+	conn := tls.Client(raw, config)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return nil, err
+	}
+	return roundTripper(conn), nil
 }
 
 // roundTripper sends requests of HTTP/1.1 on conn.
