@@ -54,7 +54,8 @@ type deliveryFile struct {
 
 // encodeObject returns the file of an object.
 func encodeObject(o *v1alpha1.EncryptedSecret) ([]byte, error) {
-	template, err := encodeTemplate(o.Spec.Template)
+	var e templateEncoder
+	template, err := e.encode(o.Spec.Template)
 	if err != nil {
 		return nil, fmt.Errorf("encoding %s: %w", KeyOf(o), err)
 	}
@@ -83,6 +84,7 @@ func encodeObject(o *v1alpha1.EncryptedSecret) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encoding %s: %w", KeyOf(o), err)
 	}
+	data = e.finish(data)
 	if len(data) > maxObjectFile {
 		return nil, fmt.Errorf("%s %w: %d bytes, of at most %d", KeyOf(o), ErrInvalid, len(data), maxObjectFile)
 	}

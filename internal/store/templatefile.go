@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,8 +14,17 @@ import (
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 )
 
-// encodeTemplate returns a template as go-yaml writes it. What it may hold beside texts is JSON.
-func encodeTemplate(t *v1alpha1.Template) (any, error) {
+// mergeKey is a name that go-yaml writes without quotes, and then reads as an order to merge mappings.
+const mergeKey = "<<"
+
+// A templateEncoder makes of a template what go-yaml is to write.
+type templateEncoder struct {
+	stand string // for mergeKey
+	used  bool
+}
+
+// encode returns a template as go-yaml writes it. What it may hold beside texts is JSON.
+func (e *templateEncoder) encode(t *v1alpha1.Template) (any, error) {
 	if t == nil {
 		return nil, nil
 	}
@@ -28,11 +38,20 @@ func encodeTemplate(t *v1alpha1.Template) (any, error) {
 	if err := d.Decode(&v); err != nil {
 		return nil, fmt.Errorf("spec.template: %w", err)
 	}
-	return toYAML(v)
+	e.stand = mergeKey + rand.Text() // what no other text in the object holds
+	return e.toYAML(v)
+}
+
+// finish gives what go-yaml has written the names that it cannot write.
+func (e *templateEncoder) finish(data []byte) []byte {
+	if !e.used {
+		return data
+	}
+	return bytes.ReplaceAll(data, []byte(e.stand), []byte(strconv.Quote(mergeKey)))
 }
 
 // toYAML gives numbers, which go-yaml would write as texts, types of Go. A number of JSON is a double.
-func toYAML(v any) (any, error) {
+func (e *templateEncoder) toYAML(v any) (any, error) {
 	var err error
 	switch v := v.(type) {
 	case json.Number:
@@ -42,21 +61,25 @@ func toYAML(v any) (any, error) {
 		return v.Float64()
 	case []any:
 		for i := range v {
-			if v[i], err = toYAML(v[i]); err != nil {
+			if v[i], err = e.toYAML(v[i]); err != nil {
 				return nil, err
 			}
 		}
 	case map[string]any:
 		for name := range v {
-			if v[name], err = toYAML(v[name]); err != nil {
+			if v[name], err = e.toYAML(v[name]); err != nil {
 				return nil, err
 			}
+		}
+		if merge, has := v[mergeKey]; has {
+			delete(v, mergeKey)
+			v[e.stand], e.used = merge, true
 		}
 	}
 	return v, nil
 }
 
-// decodeTemplate is the inverse of encodeTemplate.
+// decodeTemplate is the inverse of encode.
 func decodeTemplate(v any) (*v1alpha1.Template, error) {
 	if v == nil {
 		return nil, nil
