@@ -80,7 +80,7 @@ func documentOf(o *v1alpha1.EncryptedSecret) document {
 	if t := o.Spec.Template; t != nil {
 		d.Spec.Template = &documentTemplate{Data: make(map[string]documentTemplateValue, len(t.Data))}
 		for key, v := range t.Data {
-			d.Spec.Template.Data[key] = documentTemplateValue{Text: v.Text, JSON: structure(v.JSON), YAML: structure(v.YAML)}
+			d.Spec.Template.Data[key] = documentTemplateValue{Text: (*text)(v.Text), JSON: structure(v.JSON), YAML: structure(v.YAML)}
 		}
 	}
 	if t := o.Spec.NotBefore; t != nil {

@@ -234,9 +234,29 @@ type documentTemplate struct {
 }
 
 type documentTemplateValue struct {
-	Text *string   `yaml:"text,omitempty" json:"text,omitempty"`
+	Text *text     `yaml:"text,omitempty" json:"text,omitempty"`
 	JSON structure `yaml:"json,omitempty" json:"json,omitempty"`
 	YAML structure `yaml:"yaml,omitempty" json:"yaml,omitempty"`
+}
+
+// A text is written so that it can be read again.
+type text string
+
+// MarshalYAML implements [yaml.Marshaler].
+func (s text) MarshalYAML() (any, error) {
+	n := &yaml.Node{}
+	err := encodeText(n, string(s))
+	return n, err
+}
+
+// encodeText has the library write a text, but in double quotes where it would write what is refused when it is read:
+// breaks of lines that YAML 1.2 does not know, and blocks that begin with a tab.
+func encodeText(n *yaml.Node, s string) error {
+	if strings.ContainsAny(s, "\u0085\u2028\u2029") || strings.HasPrefix(strings.TrimLeft(s, " \r\n"), "\t") {
+		*n = yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: s, Style: yaml.DoubleQuotedStyle}
+		return nil
+	}
+	return n.Encode(s)
 }
 
 // A structure is JSON that is written as what it says, members in their order.
@@ -261,7 +281,7 @@ func (s structure) MarshalYAML() (any, error) {
 func asPeopleWrite(n *yaml.Node) error {
 	n.Style = 0
 	if n.Tag == "!!str" {
-		return n.Encode(n.Value)
+		return encodeText(n, n.Value)
 	}
 	for _, c := range n.Content {
 		if err := asPeopleWrite(c); err != nil {
