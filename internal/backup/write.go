@@ -267,11 +267,13 @@ func (a *writer) values(ctx context.Context, o *v1alpha1.EncryptedSecret) (data 
 			data = nil
 		}
 	}()
+	binding := encrypt.BindingOf(o, "") // once: a template takes time
 	for _, key := range keysOf(o) {
 		if err := ctx.Err(); err != nil {
 			return nil, nil, err
 		}
-		value, err := openValue(o, key, a.contents.Keys)
+		binding.Key = key
+		value, err := openValue(o, binding, a.contents.Keys)
 		if err == nil {
 			data[key] = value
 			continue
@@ -302,16 +304,16 @@ func (a *writer) sealed() error {
 	return nil
 }
 
-// openValue opens one value. Whoever can push may have written it: should it break the code that opens it, that is a
+// openValue opens the value under the key of its binding. Whoever can push may have written it: should it break the code that opens it, that is a
 // fault of the value.
-func openValue(o *v1alpha1.EncryptedSecret, key string, keys encrypt.Keys) (value []byte, err error) {
+func openValue(o *v1alpha1.EncryptedSecret, b encrypt.Binding, keys encrypt.Keys) (value []byte, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			// What was recovered might quote the value.
 			value, err = nil, fmt.Errorf("opening it panicked: %T", r)
 		}
 	}()
-	return encrypt.Open(o.Spec.EncryptedData[key], encrypt.BindingOf(o, key), keys, time.Now())
+	return encrypt.Open(o.Spec.EncryptedData[b.Key], b, keys, time.Now())
 }
 
 // typeOf returns the type of the Kubernetes Secret that o asks to be delivered as, or would be.

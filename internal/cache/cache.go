@@ -296,7 +296,7 @@ func (c *Cache) open(v *version, key string) (plaintext []byte, err error) {
 			c.log.Error("opening a value broke off", "object", v.key.String(), "key", key, "stack", string(debug.Stack()))
 		}
 	}()
-	return encrypt.Open(v.object.Spec.EncryptedData[key], encrypt.BindingOf(v.object, key), c.keys, c.now())
+	return encrypt.Open(v.object.Spec.EncryptedData[key], v.binding(key), c.keys, c.now())
 }
 
 // Wait returns nil as soon as the entity tag of w is another than etag, ctx's

@@ -12,6 +12,7 @@ import (
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/internal/answer"
 	"github.com/vsecm/kubectl-vsecm/internal/store"
+	"github.com/vsecm/kubectl-vsecm/pkg/template"
 )
 
 // templated returns an object with a template of these texts.
@@ -214,5 +215,29 @@ func TestPromise06_ASlowTemplateKeepsNobodyWaiting(t *testing.T) {
 	r.expect(db, map[string]string{"db/url": "db://new"})
 	if r.rendered() != 1 || len(r.cache.pending) != 0 {
 		t.Errorf("it was executed %d times, and %d objects wait", r.rendered(), len(r.cache.pending))
+	}
+}
+
+// A template takes time to be reckoned with, and there may be many keys.
+func TestATemplateIsReckonedOnceForAllKeys(t *testing.T) {
+	r := newRoom(t)
+	o := &v1alpha1.EncryptedSecret{}
+	o.Namespace, o.Name = "shop", "db"
+	o.Spec.Template = &v1alpha1.Template{Data: map[string]v1alpha1.TemplateValue{"a": {JSON: []byte("[" + strings.Repeat("1e-7,", 10_000) + "1]")}}}
+	values := make(map[string]string)
+	for i := range 20 {
+		values[fmt.Sprintf("k%d", i)] = "hunter2"
+	}
+	v := newVersion(sealInto(t, r.key, time.Now(), o, values))
+	once := testing.AllocsPerRun(1, func() { template.Hash(o.Spec.Template) })
+	all := testing.AllocsPerRun(1, func() {
+		for _, value := range v.sealed {
+			if plaintext, err := r.cache.open(v, value.key); err != nil || string(plaintext) != "hunter2" {
+				t.Fatalf("%s: %q, %v", value.key, plaintext, err)
+			}
+		}
+	})
+	if all > once {
+		t.Errorf("%v allocations for %d values, %v to reckon with the template", all, len(values), once)
 	}
 }

@@ -28,8 +28,9 @@ type version struct {
 	digest   [sha256.Size]byte
 	shown    string // the beginning of digest, as readers see it
 	readers  []identity.Workload
-	sealed   []value // sorted by key
-	output   *output // what its template makes of them; nil without a template
+	sealed   []value         // sorted by key
+	place    encrypt.Binding // what each of them is bound to, but for its key
+	output   *output         // what its template makes of them; nil without a template
 	window   validity.Window
 	size     int   // the bytes it takes in an answer, at most
 	revealed int   // the bytes that its sealed values take in one, at most
@@ -86,10 +87,9 @@ func newVersion(o *v1alpha1.EncryptedSecret) *version {
 	}
 	v.sealed = make([]value, len(keys))
 	v.size = answer.SecretSize(o.Name)
-	place := encrypt.BindingOf(o, "")
+	v.place = encrypt.BindingOf(o, "")
 	for i, key := range keys {
-		place.Key = key
-		v.sealed[i] = value{key: key, id: idOf(place, o.Spec.EncryptedData[key])}
+		v.sealed[i] = value{key: key, id: idOf(v.binding(key), o.Spec.EncryptedData[key])}
 		v.size += answer.ValueSize(key, base64.StdEncoding.DecodedLen(len(o.Spec.EncryptedData[key])))
 		h.text(key, string(v.sealed[i].id[:]))
 	}
@@ -101,6 +101,13 @@ func newVersion(o *v1alpha1.EncryptedSecret) *version {
 		v.template()
 	}
 	return v
+}
+
+// binding returns what the value under key is bound to. A template makes it too dear to be reckoned for each key.
+func (v *version) binding(key string) encrypt.Binding {
+	b := v.place
+	b.Key = key
+	return b
 }
 
 // template takes in what v's template makes.

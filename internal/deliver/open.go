@@ -49,8 +49,10 @@ func (c *Controller) openAll(o *v1alpha1.EncryptedSecret, keep bool) opened {
 func (c *Controller) openSealed(o *v1alpha1.EncryptedSecret, keep bool) opened {
 	all := opened{values: make(values)}
 	ids := make(map[string]struct{}, 1)
+	binding := encrypt.BindingOf(o, "") // once: a template takes time
 	for _, key := range slices.Sorted(maps.Keys(o.Spec.EncryptedData)) {
-		value, err := c.openOne(o, key)
+		binding.Key = key
+		value, err := c.openOne(o, binding)
 		var info encrypt.Info
 		if err == nil {
 			info, err = encrypt.Inspect(o.Spec.EncryptedData[key])
@@ -74,17 +76,17 @@ func (c *Controller) openSealed(o *v1alpha1.EncryptedSecret, keep bool) opened {
 	return all
 }
 
-// openOne opens one value. It parses what anyone may have written who can push: should that break it,
+// openOne opens the value under the key of its binding. It parses what anyone may have written who can push: should that break it,
 // it is a fault of that value, and not the end of Safe.
-func (c *Controller) openOne(o *v1alpha1.EncryptedSecret, key string) (value []byte, err error) {
+func (c *Controller) openOne(o *v1alpha1.EncryptedSecret, b encrypt.Binding) (value []byte, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			// What was recovered might quote the value.
 			value, err = nil, fmt.Errorf("%w: %T", errPanic, r)
-			c.config.Log.Error("opening a value broke off", "object", store.KeyOf(o).String(), "key", key, "stack", string(debug.Stack()))
+			c.config.Log.Error("opening a value broke off", "object", store.KeyOf(o).String(), "key", b.Key, "stack", string(debug.Stack()))
 		}
 	}()
-	value, err = encrypt.Open(o.Spec.EncryptedData[key], encrypt.BindingOf(o, key), c.config.Keys, c.config.Now())
+	value, err = encrypt.Open(o.Spec.EncryptedData[b.Key], b, c.config.Keys, c.config.Now())
 	if err == nil {
 		c.metrics.opened.Inc()
 	}

@@ -161,8 +161,13 @@ func (k *check) readStored(ctx context.Context) error {
 			at := store.KeyOf(o)
 			was := k.seen[at]
 			k.seen[at] = o
+			var before encrypt.Binding
+			if was != nil {
+				before = encrypt.BindingOf(was, "")
+			}
 			k.visit(func(v value) {
-				if was == nil || was.Spec.EncryptedData[v.key] != v.sealed || !reflect.DeepEqual(encrypt.BindingOf(was, v.key), v.binding) {
+				before.Key = v.key
+				if was == nil || was.Spec.EncryptedData[v.key] != v.sealed || !reflect.DeepEqual(before, v.binding) {
 					give(v)
 				}
 			}, o.Labels[v1alpha1.LabelSource], encrypt.Manifest{Object: o})
@@ -218,8 +223,10 @@ func (k *check) each(ctx context.Context, from func(give func(value)) error, not
 
 // visit gives the values of a manifest that need to be opened.
 func (k *check) visit(give func(value), source string, m encrypt.Manifest) {
+	binding := encrypt.BindingOf(m.Object, "") // once: a template takes time
 	for _, key := range slices.Sorted(maps.Keys(m.Object.Spec.EncryptedData)) {
-		v := value{source: source, manifest: m, key: key, sealed: m.Object.Spec.EncryptedData[key], binding: encrypt.BindingOf(m.Object, key)}
+		binding.Key = key
+		v := value{source: source, manifest: m, key: key, sealed: m.Object.Spec.EncryptedData[key], binding: binding}
 		if m.File != "" && k.known(v) {
 			continue
 		}

@@ -109,8 +109,10 @@ func servedBefore(secrets *cache.Cache, gate *unseal.Gate) []rekey.Need {
 
 // firstClosed returns the first key of an object whose value does not open; empty if all do.
 func firstClosed(o *v1alpha1.EncryptedSecret, keys encrypt.Keys) string {
+	binding := encrypt.BindingOf(o, "") // once: a template takes time
 	for _, key := range slices.Sorted(maps.Keys(o.Spec.EncryptedData)) {
-		value, err := encrypt.Open(o.Spec.EncryptedData[key], encrypt.BindingOf(o, key), keys, time.Now())
+		binding.Key = key
+		value, err := encrypt.Open(o.Spec.EncryptedData[key], binding, keys, time.Now())
 		clear(value)
 		if err != nil {
 			return key

@@ -15,7 +15,8 @@ import (
 // not named when the value was sealed.
 func Readers(o *v1alpha1.EncryptedSecret) []string {
 	names := slices.Compact(slices.Sorted(slices.Values(o.Spec.Workloads)))
-	if len(names) == 0 && BindingOf(o, "").Scope == Strict {
+	// BindingOf would tell the scope as well, but for the time that a template takes.
+	if scope := Scope(o.Spec.Scope); len(names) == 0 && (scope == "" || scope == Strict) {
 		names = []string{o.Name}
 	}
 	return names
