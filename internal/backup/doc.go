@@ -92,7 +92,7 @@ type Summary struct {
 	Secrets []Secret `json:"secrets"`
 	// Unreadable are the values that did not open. They are in encryptedsecret.yaml alone.
 	Unreadable []Unreadable `json:"unreadable"`
-	// Faults say which stored objects Safe itself could not read. They are not in the archive.
+	// Faults say which stored objects Safe itself could not read, or could not write as a manifest. They are not in the archive.
 	Faults []string `json:"faults"`
 	// SHA256 is, in hex, that of every entry but this one.
 	SHA256 map[string]string `json:"sha256"`

@@ -2,6 +2,7 @@ package backup
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 	"time"
 
@@ -47,6 +48,34 @@ func TestWhatIsSealedIsArchivedWhateverIsMadeOfIt(t *testing.T) {
 			}
 			if (spec.Template == nil) != (given.Spec.Template == nil) || spec.Template != nil && template.Hash(spec.Template) != template.Hash(given.Spec.Template) {
 				t.Errorf("its template is %v", spec.Template)
+			}
+		})
+	}
+}
+
+// An API server takes templates that no manifest may have. Whoever may write one object so is not to end the archive of all.
+func TestPromise06_AnObjectThatCannotBeWrittenIsLeftOut(t *testing.T) {
+	for name, structure := range map[string]string{
+		"deep":           strings.Repeat("[", 200) + strings.Repeat("]", 200),
+		"large":          "[" + strings.Repeat("[],", 30<<10) + "[]]",
+		"large, written": strings.Repeat("[", 98) + strings.Repeat("[],", 20<<10) + "[]" + strings.Repeat("]", 98),
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			good := r.object(t, "a", "good", map[string]string{"password": "correct horse"})
+			bad := r.object(t, "a", "bad", map[string]string{"password": "x"}, func(o *v1alpha1.EncryptedSecret) {
+				o.Spec.Template = &v1alpha1.Template{Data: map[string]v1alpha1.TemplateValue{"a": {JSON: []byte(structure)}}}
+			})
+			archive, result := r.write(t, r.contents(bad, good))
+			if result.Objects != 1 || result.Faults != 1 {
+				t.Errorf("result %+v", result)
+			}
+			got, summary, err := readAll(bytes.NewReader(archive), r.identity)
+			if err != nil || len(got) != 1 || got[0].Manifest.Name != "good" || !got[0].Whole() {
+				t.Fatal(got, err)
+			}
+			if len(summary.Faults) != 1 || !strings.HasPrefix(summary.Faults[0], "a/bad: ") {
+				t.Errorf("faults %q", summary.Faults)
 			}
 		})
 	}

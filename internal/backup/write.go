@@ -7,12 +7,14 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"filippo.io/age"
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
+	"github.com/vsecm/kubectl-vsecm/pkg/template"
 )
 
 // Contents are what an archive is made of.
@@ -186,13 +188,12 @@ func (a *writer) object(ctx context.Context, item Item) error {
 	}
 	defer wipe(data)
 	o := r.version.Object
-	text, err := encrypt.MarshalYAML(o)
-	if err != nil {
-		return fmt.Errorf("%s/%s: %w", o.Namespace, o.Name, err)
-	}
 	name := entryOf(o.Namespace, o.Name, manifestEntry)
-	if len(text) > maxEntry {
-		return fmt.Errorf("%w: entry %s takes %d bytes, of at most %d", ErrTooLarge, name, len(text), maxEntry)
+	text, err := manifestOf(o)
+	if err != nil {
+		// Whoever may write an object wrote it so. All others are archived.
+		a.contents.Faults = append(slices.Clip(a.contents.Faults), fmt.Sprintf("%s/%s: %v", o.Namespace, o.Name, err))
+		return nil
 	}
 	if _, fault := parseManifest(name, text, o.Namespace, o.Name); fault != nil {
 		r.lacks = append(r.lacks, Unreadable{Namespace: o.Namespace, Name: o.Name, Why: "not a valid EncryptedSecret: " + fault.Error()})
@@ -214,6 +215,25 @@ func (a *writer) object(ctx context.Context, item Item) error {
 	a.result.UnreadableCount += len(r.lacks)
 	a.result.Unreadable = append(a.result.Unreadable, r.lacks[:min(len(r.lacks), maxTold-len(a.result.Unreadable))]...)
 	return nil
+}
+
+// manifestOf returns the text of an object. Not all can be written: an API server takes templates of any size and depth,
+// whose lines, indented, would take far more than they do.
+func manifestOf(o *v1alpha1.EncryptedSecret) ([]byte, error) {
+	if t := o.Spec.Template; t != nil {
+		size := 0
+		for _, v := range t.Data {
+			size += len(v.JSON) + len(v.YAML)
+		}
+		if size > template.MaxText {
+			return nil, fmt.Errorf("%w: its template takes %d bytes, of at most %d", ErrTooLarge, size, template.MaxText)
+		}
+	}
+	text, err := encrypt.MarshalYAML(o)
+	if err == nil && len(text) > maxEntry {
+		err = fmt.Errorf("%w: it takes %d bytes, of at most %d", ErrTooLarge, len(text), maxEntry)
+	}
+	return text, err
 }
 
 func (a *writer) secret(r *record, data map[string][]byte) error {
