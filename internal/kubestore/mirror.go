@@ -148,7 +148,10 @@ func (s *Store) take(r *received) {
 	before := s.known[key]
 	now := known{
 		uid: r.UID, version: r.ResourceVersion, owner: r.owner(), others: r.others, fault: r.fault,
-		generation: r.Generation, status: r.status,
+		generation: r.Generation, status: r.status, seen: before.seen,
+	}
+	if before.version != r.ResourceVersion {
+		now.seen = s.tick()
 	}
 	s.known[key] = now
 	if r.fault == nil {
@@ -165,14 +168,33 @@ func (s *Store) take(r *received) {
 
 // drop forgets an object. s.mu is held.
 func (s *Store) drop(key store.Key) {
+	if _, ok := s.known[key]; ok {
+		s.lost = s.tick()
+	}
 	delete(s.known, key)
 	s.memory.Put(key, nil)
+}
+
+// wrote takes in r, which the API server answered to a write over what was seen at that moment.
+func (s *Store) wrote(r *received, over moment) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.learn(r)
+	if k, ok := s.known[r.key()]; ok && k.version == r.ResourceVersion {
+		k.seen = min(k.seen, over) // nobody has written in between
+		s.known[r.key()] = k
+	}
 }
 
 // saw takes in r, which the API server answered.
 func (s *Store) saw(r *received) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.learn(r)
+}
+
+// learn is saw. s.mu is held.
+func (s *Store) learn(r *received) {
 	if !older(s.heard, r.ResourceVersion) {
 		return // the watch has told of it, and perhaps of what came after it
 	}

@@ -56,10 +56,13 @@ func (s *Store) WriteStatus(ctx context.Context, key store.Key, uid types.UID, s
 		if now.status != nil && now.status.ObservedGeneration > status.ObservedGeneration {
 			break // whoever wrote that has seen more
 		}
+		if err := s.fence.check(ctx, s, now.seen); err != nil {
+			return fmt.Errorf("writing the status of %s: %w", key, err)
+		}
 		r, err := s.patchStatus(ctx, key, now, status)
 		switch {
 		case err == nil:
-			s.saw(r)
+			s.wrote(r, now.seen)
 			return nil
 		case apierrors.IsNotFound(err):
 			return fmt.Errorf("status of %s: %w", key, store.ErrNotFound)

@@ -12,6 +12,11 @@
 // field: others who change it are overruled as a whole. Labels and annotations that
 // others add to it stay.
 //
+// # Leaders
+//
+// Of several replicas one writes, and another may come to lead before it knows. What a newer leader has written
+// is not written over: see [Store.FenceBy].
+//
 // # Bad objects
 //
 // The CRD refuses what cannot be right, but an older CRD may have let things through. An object that
@@ -48,9 +53,12 @@ type Store struct {
 	writing *store.KeyLocks
 	memory  *store.Memory
 	filled  chan struct{} // closed when every object is in memory
+	fence   fence
 
 	mu     sync.Mutex
 	known  map[store.Key]known
+	now    moment                  // of what was learned last
+	lost   moment                  // when an object was last found to be gone
 	heard  string                  // the resource version up to which the watch has told everything
 	writes map[store.Key]string    // the resource versions of writes that the watch has yet to tell
 	gone   map[types.UID]store.Key // objects that are deleted, which the watch has yet to tell
@@ -63,6 +71,7 @@ type known struct {
 	uid     types.UID
 	version string // the resource version
 	owner   string
+	seen    moment // when that was so
 	// others names the labels and annotations that are not the owner's to remove.
 	others names
 	fault  error // why the newest version of it is not served
@@ -82,6 +91,8 @@ func New(client *kube.Client, log *slog.Logger) *Store {
 		known:   make(map[store.Key]known),
 		writes:  make(map[store.Key]string),
 		gone:    make(map[types.UID]store.Key),
+		now:     firstMoment,
+		lost:    firstMoment,
 	}
 }
 

@@ -113,8 +113,15 @@ func (w *world) kubectl(t testing.TB, stdin string, args ...string) string {
 // open returns a store that runs until the test ends, and its log.
 func (w *world) open(t testing.TB) (*kubestore.Store, *syncBuffer) {
 	t.Helper()
+	return w.openFenced(t, nil)
+}
+
+// openFenced is open, of a store that asks held whether it may write.
+func (w *world) openFenced(t testing.TB, held func(context.Context) error) (*kubestore.Store, *syncBuffer) {
+	t.Helper()
 	log := &syncBuffer{}
 	s := kubestore.New(w.client, slog.New(slog.NewJSONHandler(log, nil)))
+	s.FenceBy(held)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()

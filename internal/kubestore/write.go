@@ -37,7 +37,7 @@ const (
 	firstVersion = "1"
 )
 
-// Apply implements [store.Store]. Errors beyond those are [ErrUnavailable], [ErrBusy], and
+// Apply implements [store.Store]. Errors beyond those are [ErrUnavailable], [ErrBusy], [ErrFenced], and
 // what the API server said: that Safe may not write there, or that there is no such
 // namespace.
 func (s *Store) Apply(ctx context.Context, owner string, o *v1alpha1.EncryptedSecret) (bool, error) {
@@ -60,6 +60,9 @@ func (s *Store) Apply(ctx context.Context, owner string, o *v1alpha1.EncryptedSe
 		if now.fault == nil && served != nil && store.EqualSpec(&served.Spec, &want.Spec) && standsAs(served, want, now.others) {
 			return false, ctx.Err()
 		}
+		if err := s.fence.check(ctx, s, now.seen); err != nil {
+			return false, fmt.Errorf("storing %s: %w", key, err)
+		}
 		write := s.patch
 		if now.fault != nil {
 			write = s.replace
@@ -69,7 +72,7 @@ func (s *Store) Apply(ctx context.Context, owner string, o *v1alpha1.EncryptedSe
 		case err == nil && r.DeletionTimestamp != nil:
 			return false, fmt.Errorf("storing %s: %w", key, ErrBusy)
 		case err == nil:
-			s.saw(r)
+			s.wrote(r, now.seen)
 			return r.ResourceVersion != now.version, nil
 		case !apierrors.IsConflict(err):
 			return false, refusal(ctx, "storing "+key.String(), err)
@@ -102,6 +105,13 @@ func (s *Store) Delete(ctx context.Context, owner string, key store.Key) error {
 		if now.Labels[v1alpha1.LabelSource] != owner {
 			return fmt.Errorf("%s: %w", key, store.ErrNotOwned)
 		}
+		seen := before.seen
+		if now.UID != before.uid || now.ResourceVersion != before.version {
+			seen = s.moment()
+		}
+		if err := s.fence.check(ctx, s, seen); err != nil {
+			return fmt.Errorf("deleting %s: %w", key, err)
+		}
 		err = s.remove(ctx, key, now)
 		switch {
 		case err == nil || apierrors.IsNotFound(err):
@@ -117,7 +127,11 @@ func (s *Store) Delete(ctx context.Context, owner string, key store.Key) error {
 func (s *Store) look(key store.Key) (known, *v1alpha1.EncryptedSecret) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.known[key], s.memory.Lookup(key)
+	k, ok := s.known[key]
+	if !ok {
+		k.seen = s.lost
+	}
+	return k, s.memory.Lookup(key)
 }
 
 // lookAgain asks the API server for the object of key, of which before is no longer true.
@@ -171,7 +185,7 @@ func (s *Store) replace(ctx context.Context, want *v1alpha1.EncryptedSecret, now
 	before, err := s.metadata(ctx, key)
 	if err != nil {
 		if apierrors.IsNotFound(err) {
-			return s.patch(ctx, want, known{})
+			return nil, apierrors.NewConflict(resource, want.Name, err)
 		}
 		return nil, err
 	}

@@ -25,6 +25,9 @@ type fence struct {
 	tried bool        // the Lease may say that it is ours
 	free  []byte      // see term
 	timer *time.Timer // ends the term; nil until the Lease is ours
+	// What the Lease said when it became ours. It stays the same until it is another's, or deleted.
+	acquired    int64 // microseconds, which is what the API server keeps
+	transitions int
 }
 
 func newFence(l *Lead, free []byte, lose context.CancelCauseFunc) *fence {
@@ -93,11 +96,38 @@ func (f *fence) take(ctx context.Context, record resourcelock.LeaderElectionReco
 	defer f.mu.Unlock()
 	left := f.RenewDeadline - time.Since(sent)
 	if f.timer == nil {
+		f.acquired, f.transitions = record.AcquireTime.UnixMicro(), record.LeaderTransitions
 		f.timer = time.AfterFunc(left, func() { f.lose(errLost) })
 	} else {
 		f.timer.Reset(left)
 	}
 	return nil
+}
+
+// held is [Lead.Held].
+func (f *fence) held(ctx context.Context) error {
+	call, cancel := f.call(ctx)
+	defer cancel()
+	lock := f.lock() // the elector uses the other
+	record, _, err := lock.Get(call)
+	f.saw(ctx, record, err)
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("reading the Lease: %w", kube.Plain(err))
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case err != nil:
+		err = fmt.Errorf("%w: there is none", ErrNotHeld)
+	case record.HolderIdentity != f.identity:
+		err = fmt.Errorf("%w: it is held by %q", ErrNotHeld, record.HolderIdentity)
+	case record.AcquireTime.UnixMicro() != f.acquired || record.LeaderTransitions != f.transitions:
+		err = fmt.Errorf("%w: it was not in between", ErrNotHeld)
+	default:
+		return nil
+	}
+	f.lose(err)
+	return err
 }
 
 // admit lets a replica that was sealed contend as any other.

@@ -21,6 +21,7 @@ import (
 type lease struct {
 	spec   coordinationv1.LeaseSpec
 	before func() error // a write
+	gone   bool
 }
 
 var _ leases.LeasesGetter = &lease{}
@@ -28,6 +29,9 @@ var _ leases.LeasesGetter = &lease{}
 func (l *lease) Leases(string) leases.LeaseInterface { return l }
 
 func (l *lease) Get(context.Context, string, metav1.GetOptions) (*coordinationv1.Lease, error) {
+	if l.gone {
+		return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "leases"}, Name)
+	}
 	return &coordinationv1.Lease{Spec: l.spec}, nil
 }
 
@@ -184,5 +188,43 @@ func TestWhatIsAnothersIsNotReleased(t *testing.T) {
 	f.release(t.Context())
 	if got := *l.spec.HolderIdentity; got != "other" {
 		t.Errorf("held by %q", got)
+	}
+}
+
+// Whoever leads may ask whether it does, and then the API server's word counts.
+func TestALeaderIsToldByTheAPIServerWhetherItLeads(t *testing.T) {
+	acquired := mine
+	acquired.AcquireTime = metav1.NewTime(time.Unix(1e9, 123456789)) // of which the API server keeps less
+	for _, c := range []struct {
+		name  string
+		then  func(*lease)
+		holds bool
+	}{
+		{"nothing has happened", func(*lease) {}, true},
+		{"another holds it", func(l *lease) { l.setHolder("other") }, false},
+		{"nobody holds it", func(l *lease) { l.setHolder("") }, false},
+		{"it is gone", func(l *lease) { l.gone = true }, false},
+		{"another had it in between", func(l *lease) { l.spec.LeaseTransitions = new(int32(2)) }, false},
+		{"it was gone in between", func(l *lease) { l.spec.AcquireTime = new(metav1.NewMicroTime(time.Unix(1e9+1, 0))) }, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := &lease{}
+			f, term := fenced(t, l, nil)
+			if err := f.Create(t.Context(), acquired); err != nil {
+				t.Fatal(err)
+			}
+			if err := f.Update(t.Context(), acquired); err != nil {
+				t.Fatal(err)
+			}
+			l.spec.AcquireTime = new(metav1.NewMicroTime(acquired.AcquireTime.Truncate(time.Microsecond)))
+			c.then(l)
+			err := f.held(t.Context())
+			if (err == nil) != c.holds || err != nil && !errors.Is(err, ErrNotHeld) {
+				t.Errorf("%v", err)
+			}
+			if (term.Err() == nil) != c.holds {
+				t.Errorf("the term: %v", context.Cause(term))
+			}
+		})
 	}
 }

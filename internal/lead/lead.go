@@ -15,7 +15,9 @@
 // What no Lease can promise: a process that was stopped and goes on (a virtual machine that was
 // suspended) may write once more before it notices, and if someone deletes the
 // Lease, or writes another's name into it, two lead until the first renews, at most
-// RetryPeriod and one call later. So every write of a leader has a precondition.
+// RetryPeriod and one call later. So every write of a leader has a precondition: the version of what it writes over. And
+// whoever writes over what somebody else may have written asks [Lead.Held] first, but after that version was read:
+// then a leader that does not know yet that another leads takes nothing of the other's back.
 package lead
 
 import (
@@ -63,6 +65,7 @@ type Lead struct {
 	mu      sync.Mutex
 	holder  string          // as the Lease was last seen
 	leading context.Context // of the work, while it lasts
+	fence   *fence          // of that work's term
 	failing bool            // the last call of the API server failed, and that was said
 }
 
@@ -104,6 +107,21 @@ func (l *Lead) Leads() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.leading != nil && l.leading.Err() == nil
+}
+
+// ErrNotHeld says that the Lease is not this replica's.
+var ErrNotHeld = errors.New("the Lease is not this replica's")
+
+// Held asks the API server for the Lease, and returns nil if it is this replica's, and was since the work began that goes
+// on. If it is not, that work is told to end, and the error is [ErrNotHeld].
+func (l *Lead) Held(ctx context.Context) error {
+	l.mu.Lock()
+	f := l.fence
+	l.mu.Unlock()
+	if f == nil {
+		return ErrNotHeld
+	}
+	return f.held(ctx)
 }
 
 // Run takes part in the election until ctx ends, and then returns nil. Whenever this
@@ -234,7 +252,7 @@ func (t *term) follow(leading context.Context, lose context.CancelCauseFunc, f *
 		case <-over:
 			lose(errStepDown)
 		case <-started:
-			started, ended = nil, t.begin(leading)
+			started, ended = nil, t.begin(leading, f)
 			if !open {
 				timer := time.NewTimer(t.SealedTerm)
 				defer timer.Stop()
@@ -251,9 +269,9 @@ func (t *term) follow(leading context.Context, lose context.CancelCauseFunc, f *
 }
 
 // begin begins the work. What it returns comes in the channel.
-func (t *term) begin(leading context.Context) chan error {
+func (t *term) begin(leading context.Context, f *fence) chan error {
 	t.mu.Lock()
-	t.leading = leading
+	t.leading, t.fence = leading, f
 	t.mu.Unlock()
 	t.log.Info("this replica leads")
 	ended := make(chan error, 1)
@@ -265,7 +283,7 @@ func (t *term) begin(leading context.Context) chan error {
 func (t *term) end(leading context.Context, result error) error {
 	told := leading.Err() != nil
 	t.mu.Lock()
-	t.leading = nil
+	t.leading, t.fence = nil, nil
 	t.mu.Unlock()
 	if !told {
 		return &endError{result}

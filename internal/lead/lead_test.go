@@ -221,3 +221,32 @@ func TestALeaderThatReadsAnothersNameEndsItsWorkAtOnce(t *testing.T) {
 	w.deleteLease(t)
 	until(t, "it leads again", r.Leads)
 }
+
+// A leader that does not know it yet learns that another leads by asking.
+func TestALeaderThatAsksLearnsThatAnotherLeads(t *testing.T) {
+	w := newWorld(t, cluster.Start(t))
+	r := w.replica(t, "a")
+	r.RetryPeriod = aLongTime / 4 // it does not look by itself
+	if err := r.Held(t.Context()); !errors.Is(err, lead.ErrNotHeld) {
+		t.Errorf("before it leads: %v", err)
+	}
+	r.start(t)
+	until(t, "it leads", r.Leads)
+	if err := r.Held(t.Context()); err != nil {
+		t.Errorf("while it leads: %v", err)
+	}
+	w.deleteLease(t)
+	other := w.replica(t, "b")
+	other.start(t)
+	until(t, "the other leads", other.Leads)
+	if !r.Leads() {
+		t.Fatal("it knows already")
+	}
+	if err := r.Held(t.Context()); !errors.Is(err, lead.ErrNotHeld) {
+		t.Errorf("when another leads: %v", err)
+	}
+	until(t, "its work has ended", func() bool { return r.ended.Load() == 1 })
+	if err := other.Held(t.Context()); err != nil {
+		t.Errorf("of the other: %v", err)
+	}
+}

@@ -54,6 +54,7 @@ func newLeading(ctx context.Context, c ClusterConfig, p leadingParts) *leading {
 	// In the ratios that Kubernetes' own components have.
 	l.lead.LeaseDuration = c.LeaseDuration
 	l.lead.RenewDeadline, l.lead.RetryPeriod = c.LeaseDuration*2/3, c.LeaseDuration*2/15
+	p.objects.FenceBy(l.lead.Held)
 	l.deliverer = deliver.New(deliver.Config{
 		Client: p.client, Namespace: c.Namespace, Store: p.objects, Keys: p.gate, Era: p.gate.Era,
 		Events: l.events, Log: p.log, Metrics: p.metrics,
