@@ -209,8 +209,10 @@ func (c *Cache) replace(key store.Key, newest, last *version) {
 	defer c.mark(key)
 	if newest == nil {
 		delete(c.objects, key)
+		c.unname(key)
 		c.windows.end(key)
 	} else {
+		c.name(key)
 		next := &object{newest: newest, last: last, phase: c.windows.begin(key, newest.window, c.now())}
 		if next.phase != validity.Valid {
 			next.last = nil
@@ -232,4 +234,21 @@ func (c *Cache) replace(key store.Key, newest, last *version) {
 		}
 	}
 	c.reindex(before, after)
+}
+
+// name notes that there is an object of key; unname, that there is none. c.mu is held.
+func (c *Cache) name(key store.Key) {
+	names := c.names[key.Namespace]
+	if names == nil {
+		names = make(map[string]struct{})
+		c.names[key.Namespace] = names
+	}
+	names[key.Name] = struct{}{}
+}
+
+func (c *Cache) unname(key store.Key) {
+	names := c.names[key.Namespace]
+	if delete(names, key.Name); len(names) == 0 {
+		delete(c.names, key.Namespace)
+	}
 }

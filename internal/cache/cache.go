@@ -102,6 +102,7 @@ type Cache struct {
 
 	mu        sync.RWMutex
 	objects   map[store.Key]*object
+	names     map[string]map[string]struct{} // of the objects of each namespace
 	audiences map[identity.Workload]*audience
 	windows   windows
 	pending   map[store.Key]struct{} // the objects of which something is to be tried later
@@ -120,6 +121,7 @@ func New(keys encrypt.Keys, reg prometheus.Registerer, log *slog.Logger) *Cache 
 		pending:   make(map[store.Key]struct{}),
 		anew:      make(chan struct{}, 1),
 		objects:   make(map[store.Key]*object),
+		names:     make(map[string]map[string]struct{}),
 		audiences: make(map[identity.Workload]*audience),
 	}
 	c.metrics = c.register(reg)

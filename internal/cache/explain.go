@@ -2,11 +2,14 @@ package cache
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/vsecm/kubectl-vsecm/internal/identity"
+	"github.com/vsecm/kubectl-vsecm/internal/store"
 	"github.com/vsecm/kubectl-vsecm/internal/validity"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
@@ -98,23 +101,32 @@ type found struct {
 	version *version
 }
 
-func (c *Cache) standings(w identity.Workload) (all []found, err error) {
-	c.mu.Lock()
-	turned := c.turn()
-	served, leftOut := c.audiences[w].look(w)
-	// Logging waits for whoever reads the log: not while c.mu is held.
-	defer c.reportLeftOut(w, leftOut)
-	defer c.reportTurned(turned)
-	defer c.mu.Unlock()
-	if c.sealed {
-		return nil, ErrSealed
-	}
-	for key, o := range c.objects {
-		if key.Namespace == w.Namespace && o.names(w) {
-			all = append(all, o.standing(w, served))
+func (c *Cache) standings(w identity.Workload) ([]found, error) {
+	for {
+		all, known, err := c.standingsOf(w, c.look(w))
+		if known || err != nil {
+			return all, err
 		}
 	}
-	return all, nil
+}
+
+// standingsOf returns how each object fares that names w, unless w is served something else than that by now. All others
+// are served meanwhile.
+func (c *Cache) standingsOf(w identity.Workload, that *view) (all []found, known bool, err error) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	switch a := c.audiences[w]; {
+	case c.sealed:
+		return nil, false, ErrSealed
+	case a == nil && that != emptyView, a != nil && a.view != that:
+		return nil, false, nil
+	}
+	for name := range c.names[w.Namespace] {
+		if o := c.objects[store.Key{Namespace: w.Namespace, Name: name}]; o.names(w) {
+			all = append(all, o.standing(w, that))
+		}
+	}
+	return all, true, nil
 }
 
 // names tells whether w is to read o, or does still.
@@ -135,7 +147,7 @@ func (o *object) standing(w identity.Workload, that *view) found {
 	case o.phase == validity.Expired:
 		s.State, s.Reason = Expired, "it expired at "+window.ExpiresAt.Format(time.RFC3339)
 	case served == nil:
-		s.State, s.Reason = Unreadable, o.newest.fault.Error()
+		s.State, s.Reason = Unreadable, o.newest.why()
 	case !slices.Contains(served.readers, w):
 		s.State, s.Reason = Unreadable, "the version that names this workload cannot be read: "+o.newest.why()
 	default:
@@ -155,15 +167,22 @@ func (v *version) why() string {
 	if v.fault == nil {
 		return "it has yet to be tried"
 	}
+	if errors.Is(v.fault.err, encrypt.ErrElsewhere) {
+		// The whole error says for which object it was sealed, and for whom: that may be another tenant's.
+		return fmt.Sprintf("key %q: %v", v.fault.key, encrypt.ErrElsewhere)
+	}
 	return v.fault.Error()
 }
 
-// updated returns when the newest of v's values was sealed, by their headers.
-func (v *version) updated() (at time.Time) {
-	for _, sealed := range v.object.Spec.EncryptedData {
-		if info, err := encrypt.Inspect(sealed); err == nil && info.SealedAt.After(at) {
-			at = info.SealedAt
+// updated returns when the newest of v's values was sealed, by their headers. They are read once: a workload may ask as
+// often as it likes.
+func (v *version) updated() time.Time {
+	v.headers.Do(func() {
+		for _, sealed := range v.object.Spec.EncryptedData {
+			if info, err := encrypt.Inspect(sealed); err == nil && info.SealedAt.After(v.sealedAt) {
+				v.sealedAt = info.SealedAt
+			}
 		}
-	}
-	return at
+	})
+	return v.sealedAt
 }

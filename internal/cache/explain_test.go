@@ -101,6 +101,72 @@ func TestExplainSaysHowEachObjectFares(t *testing.T) {
 	}
 }
 
+// Whoever can push may put another tenant's value into an object of their own.
+func TestExplainDoesNotSayWhatAValueWasSealedFor(t *testing.T) {
+	r := newRoom(t)
+	stolen := r.one("bank", "vault-token", "hunter2", "teller").Spec.EncryptedData["password"]
+	for _, name := range []string{"db", "older"} {
+		o := r.one("shop", name, "x", "db")
+		if name == "older" {
+			r.apply(o)
+		}
+		o = o.DeepCopy()
+		o.Spec.EncryptedData["password"] = stolen
+		if name == "db" {
+			r.apply(o)
+			continue
+		}
+		r.run()
+		r.applyAndSee(o)
+	}
+	got := explained(t, r.cache, db)
+	if got["db"].State != Unreadable || got["older"].State != Served {
+		t.Errorf("it is told %v", got)
+	}
+	for name, s := range got {
+		if !strings.Contains(s.Reason, `key "password": not bound to this place`) {
+			t.Errorf("%s: %q", name, s.Reason)
+		}
+		for _, told := range []string{"bank", "vault-token", "teller"} {
+			if strings.Contains(s.Reason, told) {
+				t.Errorf("%s: it is told %q", name, s.Reason)
+			}
+		}
+	}
+}
+
+func TestExplainGoesByWhatIsServed(t *testing.T) {
+	r := newRoom(t)
+	r.apply(r.one("shop", "db", "x"))
+	r.run()
+	explained(t, r.cache, db)
+	if all, known, err := r.cache.standingsOf(db, r.cache.look(db)); err != nil || !known || len(all) != 1 || all[0].Name != "db" {
+		t.Errorf("it is told %v, %t, %v", all, known, err)
+	}
+	if all, known, err := r.cache.standingsOf(db, emptyView); known || err != nil {
+		t.Errorf("of another view: %v, %t, %v", all, known, err)
+	}
+	r.cache.gone(store.Key{Namespace: "shop", Name: "db"})
+	if got := explained(t, r.cache, db); len(got) != 0 || len(r.cache.names) != 0 {
+		t.Errorf("of what is gone, it is told %v, and known %v", got, r.cache.names)
+	}
+}
+
+// A workload may ask as often as it likes.
+func TestHeadersAreReadOnce(t *testing.T) {
+	r := newRoom(t)
+	o := r.one("shop", "db", "x")
+	v := newVersion(o)
+	at := v.updated()
+	if at.IsZero() {
+		t.Fatal("it is not known when it was sealed")
+	}
+	clear(o.Spec.EncryptedData)
+	if again := v.updated(); !again.Equal(at) {
+		t.Errorf("it is %s, and was %s", again, at)
+	}
+}
+
 func TestExplainSaysWhatIsLeftOut(t *testing.T) {
 	r := newRoom(t)
 	// A template may make more than is sealed: an answer has room for a few hundred of them.

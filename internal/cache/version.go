@@ -9,6 +9,7 @@ import (
 	"hash"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
@@ -36,6 +37,9 @@ type version struct {
 	revealed int   // the bytes that its sealed values take in one, at most
 	invalid  error // why it is never to be opened
 	broken   error // why its template is never to be executed
+
+	headers  sync.Once // reads the headers of the values, for sealedAt
+	sealedAt time.Time
 
 	// Guarded by Cache.mu: whether all values were seen to open, or why they
 	// do not.
