@@ -23,7 +23,8 @@ type decoder struct {
 	lines           map[string]int
 	faults          []*Fault
 
-	made readTemplate
+	made       readTemplate
+	structures int // bytes of a template's that were gone through
 }
 
 // maxFaults bounds what is told of one file: it may have been made to have a

@@ -213,6 +213,9 @@ func decode1(d *yaml.Decoder, doc *yaml.Node) (err error) {
 	return d.Decode(doc)
 }
 
+// cutPath ends the name of a field that is not followed any deeper.
+const cutPath = "…"
+
 // child returns the name of a field below another. Names that others chose go
 // to terminals and logs: odd ones are quoted, and endless ones cut.
 func child(parent, name string) string {
@@ -221,6 +224,8 @@ func child(parent, name string) string {
 		return r == '-' || r == '_' || r == '/' || r < utf8.RuneSelf && (unicode.IsLetter(r) || unicode.IsDigit(r))
 	}
 	switch {
+	case strings.HasSuffix(parent, cutPath):
+		return parent
 	case holdsPrivateKey(name):
 		return parent + "[(a private key)]"
 	case len(name) > most:

@@ -19,6 +19,7 @@ import (
 func (d *decoder) template(n *yaml.Node, field string) *v1alpha1.Template {
 	before := len(d.faults)
 	t := &v1alpha1.Template{}
+	d.structures = 0
 	texts := make(map[string]*yaml.Node)
 	data := get(n, "data")
 	ok := d.mapping(n, field, func(name, field string, value *yaml.Node) bool {
@@ -122,7 +123,16 @@ func (d *decoder) structure(n *yaml.Node, field string) json.RawMessage {
 	return json.RawMessage(out.String())
 }
 
+// writeStructure goes no further than a template may: the path of each member is kept, and one file has room for a quarter of a
+// million of them, below paths of thousands of bytes.
 func (d *decoder) writeStructure(out *strings.Builder, n *yaml.Node, field string, depth int) {
+	const mostPath = 300
+	if !d.pays(1+len(n.Value), n, field) {
+		return
+	}
+	if len(field) > mostPath && !strings.HasSuffix(field, cutPath) {
+		field += cutPath
+	}
 	if depth > template.MaxDepth {
 		d.faultf(n, field, "lists and mappings stand more than %d deep in each other", template.MaxDepth)
 		return
@@ -131,6 +141,9 @@ func (d *decoder) writeStructure(out *strings.Builder, n *yaml.Node, field strin
 	case yaml.MappingNode:
 		separator := "{"
 		d.mapping(n, field, func(name, field string, value *yaml.Node) bool {
+			if !d.pays(len(name), value, field) {
+				return true
+			}
 			out.WriteString(separator)
 			separator = ","
 			writeJSONText(out, name)
@@ -149,12 +162,28 @@ func (d *decoder) writeStructure(out *strings.Builder, n *yaml.Node, field strin
 			if i > 0 {
 				out.WriteByte(',')
 			}
-			d.writeStructure(out, item, fmt.Sprintf("%s[%d]", field, i), depth+1)
+			at := field
+			if !strings.HasSuffix(at, cutPath) {
+				at = fmt.Sprintf("%s[%d]", field, i)
+			}
+			d.writeStructure(out, item, at, depth+1)
 		}
 		out.WriteByte(']')
 	default:
 		d.writeScalar(out, n, field)
 	}
+}
+
+// pays tells whether the structures of a template may have so many bytes more, and tells once that they may not.
+func (d *decoder) pays(size int, n *yaml.Node, field string) bool {
+	if d.structures > template.MaxText {
+		return false // told
+	}
+	if d.structures += size; d.structures > template.MaxText {
+		d.faultf(n, field, "the structures of a template have %d bytes at most", template.MaxText)
+		return false
+	}
+	return true
 }
 
 // jsonNumber is what both YAML and JSON read as the same number.
