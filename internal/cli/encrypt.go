@@ -89,11 +89,12 @@ changed.`,
   # A new password that nobody ever sees
   kubectl vsecm encrypt db -n shop --generate password=24 -w secrets/db.yaml
 
-  # A new one every 90 days
-  kubectl vsecm encrypt db --generate password=24 --expires-at 90d -w secrets/db.yaml
+  # One that is delivered for 90 days, and no longer
+  kubectl vsecm encrypt db --generate password=24 --expires-at 90d -w db.yaml
 
-  # Delivered as a URL: data: {url: {text: "postgres://db:{{ urlquery .password }}@db"}}
-  kubectl vsecm encrypt db -n shop --key password --template url.yaml -w secrets/db.yaml
+  # Delivered as url.yaml says:
+  #   data: {url: {text: "postgres://db:{{ urlquery .password }}@db"}}
+  kubectl vsecm encrypt db -n shop --key password --template url.yaml -w db.yaml
 
   # What kubectl would create, delivered as a Kubernetes Secret
   kubectl create secret generic db --from-file=./password \

@@ -48,9 +48,9 @@ from. With --sources, list the git sources. No value is shown, or read.
 READY is True, False, or Unknown while Safe has not looked at an object as it is
 now. EXPIRES is when it ceases to be delivered. -o wide adds when its delivery
 starts, who may fetch it, the number of its keys, and of those that a template
-makes of them, the root key that they are sealed to, the revision that it came with, when its Kubernetes Secret
-was written last, and what Safe says of it. The objects are read in your own
-name: Safe need not run.
+makes of them, the root key that they are sealed to, the revision that it came
+with, when its Kubernetes Secret was written last, and what Safe says of it. The
+objects are read in your own name: Safe need not run.
 
 --older-than lists only what has a value that was sealed longer ago than that,
 and names such keys: it may be time for new passwords. A re-key does not make a
