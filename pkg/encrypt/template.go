@@ -123,8 +123,8 @@ func (d *decoder) structure(n *yaml.Node, field string) json.RawMessage {
 	return json.RawMessage(out.String())
 }
 
-// writeStructure goes no further than a template may: the path of each member is kept, and one file has room for a quarter of a
-// million of them, below paths of thousands of bytes.
+// writeStructure goes no further than a template may: the path of each member is kept, and one file has room for tens of
+// thousands of them, below paths of thousands of bytes.
 func (d *decoder) writeStructure(out *strings.Builder, n *yaml.Node, field string, depth int) {
 	const mostPath = 300
 	if !d.pays(1+len(n.Value), n, field) {

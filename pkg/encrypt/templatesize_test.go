@@ -9,7 +9,7 @@ import (
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
 
-// The path of each member of a structure was kept, so that a file of two megabytes took many gigabytes.
+// The path of each member of a structure was kept, so that a file of two megabytes took more than a gigabyte.
 func TestAStructureTakesNoMoreThanItsFileDoes(t *testing.T) {
 	var in strings.Builder
 	for i := range 20_000 {
