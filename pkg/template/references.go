@@ -1,6 +1,9 @@
 package template
 
-import "text/template/parse"
+import (
+	"slices"
+	"text/template/parse"
+)
 
 // A reference is a sealed key that a program asks for whatever the values are.
 type reference struct {
@@ -24,12 +27,16 @@ func (t *Template) Check(has func(key string) bool) error {
 	return nil
 }
 
-// refer notes the references of a program's outermost nodes, where dot is all values.
+// refer notes the references of a program's outermost nodes, where dot is all values, up to one that gives $ another
+// meaning.
 func (c *compiler) refer(p program, list *parse.ListNode) {
 	for _, n := range list.Nodes {
 		switch n := n.(type) {
 		case *parse.ActionNode:
 			c.referPipe(p, n.Pipe)
+			if slices.ContainsFunc(n.Pipe.Decl, func(v *parse.VariableNode) bool { return v.Ident[0] == "$" }) {
+				return
+			}
 		case *parse.IfNode:
 			c.referPipe(p, n.Pipe)
 		case *parse.WithNode:
