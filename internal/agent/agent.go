@@ -117,6 +117,8 @@ func Run(ctx context.Context, c Config) (code int, err error) {
 			}
 			return err
 		})
+	}
+	if a.program != nil || a.hooks != nil { // a command may leave processes behind as well
 		group.Go(func() error { return family.reapOrphans(inner) })
 	}
 	err = group.Wait()

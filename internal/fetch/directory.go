@@ -97,6 +97,9 @@ func (d *Directory) write(s *Secrets) (changed bool, err error) {
 	name, found := d.tree.current()
 	if !found || !d.tree.holds(name, v) {
 		before := name
+		// What a killed process left half written may take the room that is needed. What cannot be
+		// removed is told of by sweep, once there is a new version.
+		_, _ = d.tree.sweepVersions(before)
 		if name, err = d.tree.writeVersion(v); err != nil {
 			return false, err
 		}

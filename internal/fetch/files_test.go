@@ -228,6 +228,28 @@ func TestAWriteThatFailsChangesNothing(t *testing.T) {
 	}
 }
 
+// It may have taken the room that the next one needs.
+func TestAHalfVersionGoesBeforeANewOneIsWritten(t *testing.T) {
+	dir := t.TempDir()
+	mustWrite(t, secretsOf("db", map[string]string{"k": "old"}), dir)
+	if err := errors.Join(
+		os.MkdirAll(filepath.Join(dir, versionPrefix+"half", "db"), 0o700),
+		os.WriteFile(filepath.Join(dir, versionPrefix+"half", "db", "k"), []byte("ne"), 0o400),
+		os.MkdirAll(filepath.Join(dir, newDataLink, "x"), 0o700), // so that no version can be put in place
+	); err != nil {
+		t.Fatal(err)
+	}
+	if err := secretsOf("db", map[string]string{"k": "new"}).WriteFiles(dir); err == nil {
+		t.Fatal("no error")
+	}
+	if v := versions(t, dir); len(v) != 1 || v[0] == versionPrefix+"half" {
+		t.Errorf("there are %v", v)
+	}
+	if got := contents(t, dir); !same(got, map[string]string{"db/k": "old"}) {
+		t.Errorf("got %q", got)
+	}
+}
+
 // Files that may not grow are what a full disk is: a write of which a part
 // succeeds. A process of its own has them.
 func TestAFullDiskLeavesTheVersionBefore(t *testing.T) {

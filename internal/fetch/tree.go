@@ -269,24 +269,11 @@ func (t *tree) link(v version) error {
 // sweep removes the links of secrets that are gone, older versions, and what
 // killed processes left behind. Whatever else lies in the directory stays.
 func (t *tree) sweep(v version, current string) error {
-	d, err := t.root.Open(".")
-	if err != nil {
-		return err
-	}
-	names, err := d.Readdirnames(-1)
-	if err := errors.Join(err, d.Close()); err != nil {
-		return err
-	}
+	removed, err := t.sweepVersions(current)
+	names, namesErr := t.names()
+	err = errors.Join(err, namesErr)
 	tops := v.tops()
-	removed := false
 	for _, name := range names {
-		if isVersion(name) {
-			if name != current {
-				removed = true
-				err = errors.Join(err, t.removeVersion(name))
-			}
-			continue
-		}
 		target, linkErr := t.root.Readlink(name)
 		if linkErr == nil && target == path.Join(dataLink, name) && !slices.Contains(tops, name) {
 			removed = true
@@ -297,6 +284,28 @@ func (t *tree) sweep(v version, current string) error {
 		err = errors.Join(err, t.syncDir("."))
 	}
 	return err
+}
+
+// sweepVersions removes all versions but current, and reports whether there were any.
+func (t *tree) sweepVersions(current string) (removed bool, err error) {
+	names, err := t.names()
+	for _, name := range names {
+		if isVersion(name) && name != current {
+			removed = true
+			err = errors.Join(err, t.removeVersion(name))
+		}
+	}
+	return removed, err
+}
+
+// names returns what lies in the directory.
+func (t *tree) names() ([]string, error) {
+	d, err := t.root.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	names, err := d.Readdirnames(-1)
+	return names, errors.Join(err, d.Close())
 }
 
 // removeVersion removes a version. Its directories may belong to somebody else,
