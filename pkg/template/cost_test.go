@@ -131,3 +131,14 @@ func asStored(t *testing.T, text []byte) []byte {
 	}
 	return text
 }
+
+// They go to terminals, logs and an object's status.
+func TestErrorsAreShortHoweverLongNamesAre(t *testing.T) {
+	long := strings.Repeat("é", 25_000)
+	for _, source := range []string{"{{ " + long + " }}", "{{ $" + long + " }}", "{{ '" + long + "' }}", "{{ ." + long + " }}", `{{ index . "` + long + `" }}`, "{{ ." + long + ".x }}"} {
+		_, err := render(text(source), nil)
+		if err == nil || len(err.Error()) > 400 {
+			t.Errorf("%.60s: %d bytes", source, len(err.Error()))
+		}
+	}
+}

@@ -35,7 +35,7 @@ func (p program) parseError(err error) *Error {
 	line, _ := strconv.Atoi(m[1])
 	message = message[len(m[0]):]
 	e := p.errorAt(p.offset(line, p.column(line, message)), "")
-	e.Reason = printable(message)
+	e.Reason = printable(short(message, 200)) // it may quote a name as long as the text
 	return e
 }
 
@@ -145,14 +145,18 @@ func (p program) action(at int) string {
 	if end := strings.Index(text, "}}"); end >= 0 {
 		text = text[:end+len("}}")]
 	}
-	if len(text) > most {
-		cut := most
-		for !utf8.RuneStart(text[cut]) {
-			cut--
-		}
-		text = text[:cut] + "…"
+	return printable(short(text, most))
+}
+
+// short returns the beginning of what is longer than most bytes.
+func short(text string, most int) string {
+	if len(text) <= most {
+		return text
 	}
-	return printable(text)
+	for !utf8.RuneStart(text[most]) {
+		most--
+	}
+	return text[:most] + "…"
 }
 
 // printable keeps what a stranger wrote from moving a terminal's cursor.
