@@ -32,20 +32,27 @@ func (c *Cache) tryLater(ctx context.Context) error {
 
 // tryDue does what there is to do now, and returns when there will be more; zero if that is not known.
 func (c *Cache) tryDue(ctx context.Context) time.Time {
-	c.mu.Lock()
-	turned := c.turn()
-	c.mu.Unlock()
-	c.reportTurned(turned)
+	c.lookAtClock()
 	due, next := c.due(c.now())
 	for _, v := range due {
 		f, err := c.try(ctx, v)
 		if err == nil {
 			c.judge(v, f)
 		}
+		// There may be many that take long, and what expires meanwhile is not theirs.
+		c.lookAtClock()
 		// The clock may have been set back: look once more.
 		c.tryAnew()
 	}
 	return next
+}
+
+// lookAtClock sees whose window has begun or ended, and wakes those to whom it makes a difference.
+func (c *Cache) lookAtClock() {
+	c.mu.Lock()
+	turned := c.turn()
+	c.mu.Unlock()
+	c.reportTurned(turned)
 }
 
 // tryAnew makes tryLater look again at what there is to try.

@@ -218,6 +218,34 @@ func TestPromise06_ASlowTemplateKeepsNobodyWaiting(t *testing.T) {
 	}
 }
 
+// TestPromise06_SlowTemplatesKeepNothingFromExpiring has an object expire while the template of another is executed.
+func TestPromise06_SlowTemplatesKeepNothingFromExpiring(t *testing.T) {
+	r := newRoom(t)
+	start := time.Now()
+	end := start.Add(time.Hour)
+	r.cache.now = func() time.Time {
+		if r.rendered() > 0 {
+			return end
+		}
+		return start
+	}
+	r.cache.arrived(t.Context(), newVersion(window{until: end}.set(r.one("shop", "api", "x"))))
+	r.cache.arrived(t.Context(), newVersion(r.one("shop", "db", "old")))
+	r.expect(db, map[string]string{"db/password": "old"})
+	r.cache.arrived(t.Context(), newVersion(r.templated("shop", "db", map[string]string{"url": "db://{{ .password }}"}, map[string]string{"password": "new"})))
+	changed, err := r.cache.subscribe(api, r.cache.ETag(api))
+	if err != nil || changed == nil {
+		t.Fatal(changed, err)
+	}
+	defer r.cache.unsubscribe(api)
+	r.cache.tryDue(t.Context())
+	select {
+	case <-changed:
+	default:
+		t.Error("who reads what has expired is not woken")
+	}
+}
+
 // A template takes time to be reckoned with, and there may be many keys.
 func TestATemplateIsReckonedOnceForAllKeys(t *testing.T) {
 	r := newRoom(t)
