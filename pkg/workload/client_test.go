@@ -409,3 +409,19 @@ func TestAnAnswerOfEmptySecretsIsBounded(t *testing.T) {
 		t.Errorf("%d MiB", made)
 	}
 }
+
+func TestErrorsQuoteTheBeginningOfNames(t *testing.T) {
+	long := strings.Repeat("A", 1<<20)
+	for _, body := range []string{
+		`{"secrets":[{"name":"` + long + `"}]}`,
+		`{"secrets":[{"name":"a","data":{"` + long + `!":""}}]}`,
+		`{"secrets":[{"name":"a","x":{"` + long + `":1,"` + long + `":2}}]}`,
+	} {
+		if _, err := parse([]byte(body)); !errors.Is(err, ErrBadAnswer) || len(err.Error()) > 1000 {
+			t.Errorf("%.40s: %.200v", body, err)
+		}
+	}
+	if _, err := parseInspection([]byte(`{"spiffeID":"x","objects":[{"name":"` + long + `"}]}`)); !errors.Is(err, ErrBadAnswer) || len(err.Error()) > 1000 {
+		t.Errorf("%.200v", err)
+	}
+}

@@ -82,7 +82,7 @@ func parseInspection(body []byte) (*Inspection, error) {
 		return nil, fmt.Errorf("%w: %s", ErrBadAnswer, describe(err))
 	}
 	if name, found := doubledMember(body); found {
-		return nil, fmt.Errorf("%w: two members are named %q", ErrBadAnswer, name)
+		return nil, fmt.Errorf("%w: two members are named %.100q", ErrBadAnswer, name)
 	}
 	if in.SPIFFEID == "" || in.Objects == nil {
 		return nil, fmt.Errorf("%w: no member \"spiffeID\" or \"objects\"", ErrBadAnswer)
@@ -90,7 +90,7 @@ func parseInspection(body []byte) (*Inspection, error) {
 	seen := make(map[string]bool, len(in.Objects))
 	for _, o := range in.Objects {
 		if !isObjectName(o.Name) {
-			return nil, fmt.Errorf("%w: %q is not the name of a secret", ErrBadAnswer, o.Name)
+			return nil, fmt.Errorf("%w: %.100q is not the name of a secret", ErrBadAnswer, o.Name)
 		}
 		if seen[o.Name] {
 			return nil, fmt.Errorf("%w: two secrets are named %q", ErrBadAnswer, o.Name)

@@ -113,7 +113,7 @@ func parse(body []byte) (*Secrets, error) {
 	}
 	if name, found := doubledMember(body); found {
 		s.Wipe()
-		return nil, fmt.Errorf("%w: two members are named %q", ErrBadAnswer, name)
+		return nil, fmt.Errorf("%w: two members are named %.100q", ErrBadAnswer, name)
 	}
 	if s.Secrets == nil {
 		return nil, fmt.Errorf("%w: no member \"secrets\"", ErrBadAnswer)
@@ -134,7 +134,7 @@ func check(secrets []Secret) error {
 	seen := make(map[string]bool, len(secrets))
 	for _, secret := range secrets {
 		if !isObjectName(secret.Name) {
-			return fmt.Errorf("%w: %q is not the name of a secret", ErrBadAnswer, secret.Name)
+			return fmt.Errorf("%w: %.100q is not the name of a secret", ErrBadAnswer, secret.Name)
 		}
 		if seen[secret.Name] {
 			return fmt.Errorf("%w: two secrets are named %q", ErrBadAnswer, secret.Name)
@@ -142,7 +142,7 @@ func check(secrets []Secret) error {
 		seen[secret.Name] = true
 		for key := range secret.Data {
 			if !isKey(key) {
-				return fmt.Errorf("%w: secret %q: %q is not a key", ErrBadAnswer, secret.Name, key)
+				return fmt.Errorf("%w: secret %q: %.300q is not a key", ErrBadAnswer, secret.Name, key)
 			}
 		}
 	}
