@@ -28,7 +28,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/internal/kube"
@@ -87,7 +86,7 @@ type Store interface {
 	Watch(ctx context.Context, handle func(store.Event)) error
 	Standing(key store.Key) (kubestore.Standing, bool)
 	Faults() []kubestore.Fault
-	WriteStatus(ctx context.Context, key store.Key, uid types.UID, status *v1alpha1.EncryptedSecretStatus) error
+	WriteStatus(ctx context.Context, key store.Key, before kubestore.Standing, status *v1alpha1.EncryptedSecretStatus) error
 }
 
 // Events takes what is told of an object. Its method never blocks.

@@ -36,6 +36,16 @@ func (c *Controller) Applied(_ string, key store.Key, revision sync.Revision) {
 	l.look(key)
 }
 
+// Stands implements [reconcile.Observer]. Where the status says with which revision the object became what it is, nothing
+// is new; else whoever was told of that led no more when it was to be written.
+func (c *Controller) Stands(source string, key store.Key, revision sync.Revision) {
+	standing, ok := c.config.Store.Standing(key)
+	if s := standing.Status; !ok || s != nil && s.ObservedGeneration == standing.Generation && s.Revision != "" {
+		return
+	}
+	c.Applied(source, key, revision)
+}
+
 // Refused implements [reconcile.Observer].
 func (c *Controller) Refused(source string, key store.Key, faults []*encrypt.Fault) {
 	if len(faults) > 0 && !c.owns(source, key) {

@@ -34,6 +34,7 @@ type round struct {
 	object   *v1alpha1.EncryptedSecret
 	standing kubestore.Standing
 	era      uint64
+	noted    note    // what sources had told before that was read
 	before   unsaved // what was known when the round began
 	now      time.Time
 	window   validity.Window
@@ -58,12 +59,13 @@ type happening struct {
 // reconcile looks at the object of key: when to look again, zero if only when something changes, or
 // errRetry.
 func (l *lead) reconcile(ctx context.Context, key store.Key) (time.Duration, error) {
-	r, exists, err := l.begin(ctx, key)
+	noted := l.c.noted(key) // of what is told from now on, another round comes
+	r, exists, err := l.begin(ctx, key, noted)
 	switch {
 	case err != nil:
 		return 0, err
 	case !exists:
-		return l.gone(ctx, key)
+		return l.gone(ctx, key, noted)
 	case r.standing.Fault != nil:
 		return 0, r.undecodable(ctx)
 	case r.era == 0:
@@ -89,9 +91,9 @@ func (l *lead) reconcile(ctx context.Context, key store.Key) (time.Duration, err
 }
 
 // begin reads the newest version of an object, and what is known of that very one.
-func (l *lead) begin(ctx context.Context, key store.Key) (*round, bool, error) {
+func (l *lead) begin(ctx context.Context, key store.Key, noted note) (*round, bool, error) {
 	for range tries {
-		r := &round{l: l, key: key, era: l.c.config.Era()}
+		r := &round{l: l, key: key, noted: noted, era: l.c.config.Era()}
 		var ok bool
 		if r.standing, ok = l.c.config.Store.Standing(key); !ok {
 			return nil, false, nil
@@ -293,11 +295,11 @@ func (l *lead) tookAway(key store.Key, m secretMeta) {
 }
 
 // gone deletes the Secret of an object that is gone, where Kubernetes has not yet.
-func (l *lead) gone(ctx context.Context, key store.Key) (time.Duration, error) {
+func (l *lead) gone(ctx context.Context, key store.Key, noted note) (time.Duration, error) {
 	l.saved(key)
 	l.want(key, false) // a look at it may have asked for it after the watch told of its end
 	l.undecodable.Delete(key)
-	l.c.forget(key, l.c.noted(key))
+	l.c.forget(key, noted)
 	defer l.leave(key.Namespace)
 	room := l.room(key.Namespace)
 	if room == nil {

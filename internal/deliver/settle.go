@@ -30,14 +30,14 @@ func (r *round) settle(ctx context.Context) (time.Duration, error) {
 		r.keep()
 		return r.then()
 	}
-	noted := c.noted(r.key)
+	noted := r.noted
 	verdict := r.overruled(noted)
 	was := r.standing.Status
 	next := r.status(noted)
 	generation := r.standing.Generation
 	changed := condition.Set(&next.Conditions, verdict, generation, c.config.Now())
 	if r.setExpiresSoon(&next.Conditions) || changed || !sameStatus(was, next) {
-		if err := c.config.Store.WriteStatus(ctx, r.key, r.standing.UID, next); err != nil {
+		if err := c.config.Store.WriteStatus(ctx, r.key, r.standing, next); err != nil {
 			r.keep()
 			return r.unwritten(ctx, err)
 		}
@@ -109,6 +109,9 @@ func (r *round) status(noted note) *v1alpha1.EncryptedSecretStatus {
 		next.Revision = ""
 	case noted.revision != "":
 		next.Revision = string(noted.revision)
+	case r.standing.Status == nil || r.standing.Status.ObservedGeneration != r.standing.Generation:
+		// Its source is yet to tell. If this replica does not lead for so long, it tells the next one: see [Controller.Stands].
+		next.Revision = ""
 	}
 	return next
 }

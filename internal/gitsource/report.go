@@ -164,6 +164,13 @@ func (l *listener) Applied(source string, key store.Key, revision sync.Revision)
 	}
 }
 
+// Stands implements [reconcile.Observer].
+func (l *listener) Stands(source string, key store.Key, revision sync.Revision) {
+	if l.next != nil {
+		l.next.Stands(source, key, revision)
+	}
+}
+
 // Refused implements [reconcile.Observer].
 func (l *listener) Refused(source string, key store.Key, faults []*encrypt.Fault) {
 	if l.next != nil {

@@ -44,7 +44,6 @@ func two(t *testing.T) (old *kubestore.Store, h *holder, other *kubestore.Store)
 func TestPromise10_WhatANewLeaderWroteIsNotPutBack(t *testing.T) {
 	old, h, leader := two(t)
 	apply(t, old, object("db", "6"))
-	uid := standing(t, old, "db").UID
 	h.err = errHeld
 	apply(t, leader, object("db", "7"))
 	await(t, old, "what the new leader wrote", func() bool { return textOf(get(t, old, "db")) == "7" })
@@ -55,7 +54,7 @@ func TestPromise10_WhatANewLeaderWroteIsNotPutBack(t *testing.T) {
 	if err := old.Delete(t.Context(), owner, keyOf("db")); !errors.Is(err, kubestore.ErrFenced) {
 		t.Errorf("deleting it: %v", err)
 	}
-	if err := old.WriteStatus(t.Context(), keyOf("db"), uid, statusOf(9, "old")); !errors.Is(err, kubestore.ErrFenced) {
+	if err := old.WriteStatus(t.Context(), keyOf("db"), standing(t, old, "db"), statusOf(9, "old")); !errors.Is(err, kubestore.ErrFenced) {
 		t.Errorf("writing its status: %v", err)
 	}
 	if apply(t, leader, object("db", "7")) {
@@ -104,7 +103,7 @@ func TestALeaderAsksOnceForAllThatIsItsOwn(t *testing.T) {
 	old, h, other := two(t)
 	for i, text := range []string{"6", "7", "8"} {
 		apply(t, old, object("db", text))
-		if err := old.WriteStatus(t.Context(), keyOf("db"), standing(t, old, "db").UID, statusOf(int64(i)+2, text)); err != nil {
+		if err := old.WriteStatus(t.Context(), keyOf("db"), standing(t, old, "db"), statusOf(int64(i)+2, text)); err != nil {
 			t.Fatal(err)
 		}
 		apply(t, old, object("web", text))

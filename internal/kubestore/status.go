@@ -38,23 +38,26 @@ func (s *Store) Standing(key store.Key) (Standing, bool) {
 	return Standing{UID: k.uid, Generation: k.generation, Status: k.status, Fault: k.fault}, ok
 }
 
-// WriteStatus makes status that of the object of key with that UID. One that is gone, or that
-// another one has taken the place of, is [store.ErrNotFound], and one whose status is about a newer generation by
-// now, [ErrBusy]. Its further errors are those of
+// WriteStatus makes status that of the object of key, which follows from how it stood before. One that is gone, or that
+// another one has taken the place of, is [store.ErrNotFound], and one whose status is about a newer generation or another than
+// it was before, [ErrBusy]: what somebody else has found out is not to be lost. Its further errors are those of
 // [Store.Apply]. To an object that is not as the CRD has it, which an older CRD let through, the API
 // server writes no status either.
-func (s *Store) WriteStatus(ctx context.Context, key store.Key, uid types.UID, status *v1alpha1.EncryptedSecretStatus) error {
+func (s *Store) WriteStatus(ctx context.Context, key store.Key, before Standing, status *v1alpha1.EncryptedSecretStatus) error {
 	if err := s.wait(ctx); err != nil {
 		return err
 	}
 	defer s.writing.Lock(key)()
 	for range tries {
 		now, _ := s.look(key)
-		if now.uid != uid {
+		if now.uid != before.UID {
 			return fmt.Errorf("status of %s: %w", key, store.ErrNotFound)
 		}
 		if now.status != nil && now.status.ObservedGeneration > status.ObservedGeneration {
 			break // whoever wrote that has seen more
+		}
+		if now.status != before.Status && !reflect.DeepEqual(now.status, before.Status) {
+			break
 		}
 		if err := s.fence.check(ctx, s, now.seen); err != nil {
 			return fmt.Errorf("writing the status of %s: %w", key, err)
@@ -73,7 +76,7 @@ func (s *Store) WriteStatus(ctx context.Context, key store.Key, uid types.UID, s
 			return fmt.Errorf("writing the status of %s: %w", key, err)
 		}
 		// What the status follows from may be no longer so.
-		if then, _ := s.look(key); then.uid == uid && (then.generation != now.generation || !reflect.DeepEqual(then.status, now.status)) {
+		if then, _ := s.look(key); then.uid == before.UID && (then.generation != now.generation || !reflect.DeepEqual(then.status, now.status)) {
 			return fmt.Errorf("writing the status of %s: %w", key, ErrBusy)
 		}
 	}

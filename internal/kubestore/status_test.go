@@ -52,7 +52,7 @@ func TestStatusIsWrittenAndStands(t *testing.T) {
 	if text := <-told; text != "1" {
 		t.Errorf("the watch tells of %q", text)
 	}
-	if err := s.WriteStatus(t.Context(), keyOf("db"), before.UID, status); err != nil {
+	if err := s.WriteStatus(t.Context(), keyOf("db"), before, status); err != nil {
 		t.Fatal(err)
 	}
 	is := standing(t, s, "db")
@@ -61,7 +61,7 @@ func TestStatusIsWrittenAndStands(t *testing.T) {
 		t.Errorf("it stands as %+v", is.Status)
 	}
 	// What the next one does not say is gone.
-	if err := s.WriteStatus(t.Context(), keyOf("db"), before.UID, statusOf(1, "second")); err != nil {
+	if err := s.WriteStatus(t.Context(), keyOf("db"), is, statusOf(1, "second")); err != nil {
 		t.Fatal(err)
 	}
 	if is := standing(t, s, "db").Status; is.Secret != nil || is.KeyIDs != nil || is.Revision != "" || is.Conditions[0].Message != "second" {
@@ -90,18 +90,18 @@ func TestStatusOfAnotherObjectIsNotWritten(t *testing.T) {
 	w := shared(t)
 	s, _ := w.open(t)
 	apply(t, s, object("db", "1"))
-	uid := standing(t, s, "db").UID
+	before := standing(t, s, "db")
 	if err := s.Delete(t.Context(), owner, keyOf("db")); err != nil {
 		t.Fatal(err)
 	}
 	if _, ok := s.Standing(keyOf("db")); ok {
 		t.Error("it stands, though it is gone")
 	}
-	if err := s.WriteStatus(t.Context(), keyOf("db"), uid, statusOf(1, "late")); !errors.Is(err, store.ErrNotFound) {
+	if err := s.WriteStatus(t.Context(), keyOf("db"), before, statusOf(1, "late")); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("of one that is gone: %v", err)
 	}
 	apply(t, s, object("db", "1"))
-	if err := s.WriteStatus(t.Context(), keyOf("db"), uid, statusOf(1, "late")); !errors.Is(err, store.ErrNotFound) {
+	if err := s.WriteStatus(t.Context(), keyOf("db"), before, statusOf(1, "late")); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("of one whose place another took: %v", err)
 	}
 	if is := standing(t, s, "db").Status; is != nil && len(is.Conditions) > 0 {
@@ -109,7 +109,7 @@ func TestStatusOfAnotherObjectIsNotWritten(t *testing.T) {
 	}
 	bad := statusOf(1, "bad")
 	bad.Conditions[0].Reason = "no reason at all"
-	if err := s.WriteStatus(t.Context(), keyOf("db"), standing(t, s, "db").UID, bad); !errors.Is(err, store.ErrInvalid) {
+	if err := s.WriteStatus(t.Context(), keyOf("db"), standing(t, s, "db"), bad); !errors.Is(err, store.ErrInvalid) {
 		t.Errorf("one that the CRD refuses: %v", err)
 	}
 }
@@ -119,20 +119,48 @@ func TestStatusOfAnOlderGenerationIsNotWritten(t *testing.T) {
 	w := shared(t)
 	late, _ := w.open(t)
 	apply(t, late, object("db", "1"))
-	uid := standing(t, late, "db").UID
+	before := standing(t, late, "db")
 	s, _ := w.open(t)
 	if _, err := s.Get(t.Context(), keyOf("db")); err != nil {
 		t.Fatal(err)
 	}
 	apply(t, s, object("db", "2"))
-	if err := s.WriteStatus(t.Context(), keyOf("db"), uid, statusOf(2, "new")); err != nil {
+	if err := s.WriteStatus(t.Context(), keyOf("db"), standing(t, s, "db"), statusOf(2, "new")); err != nil {
 		t.Fatal(err)
 	}
-	if err := late.WriteStatus(t.Context(), keyOf("db"), uid, statusOf(1, "old")); !errors.Is(err, kubestore.ErrBusy) {
+	if err := late.WriteStatus(t.Context(), keyOf("db"), before, statusOf(1, "old")); !errors.Is(err, kubestore.ErrBusy) {
 		t.Errorf("of the generation before: %v", err)
 	}
 	if is := standing(t, late, "db").Status; is == nil || is.Conditions[0].Message != "new" {
 		t.Errorf("it stands as %+v", is)
+	}
+}
+
+// A finding that follows from an older status, though about the same generation, does not take what that one lacked with it.
+func TestStatusThatSomebodyHasChangedIsNotWrittenOver(t *testing.T) {
+	w := shared(t)
+	late, _ := w.open(t)
+	apply(t, late, object("db", "1"))
+	before := standing(t, late, "db")
+	s, _ := w.open(t)
+	if _, err := s.Get(t.Context(), keyOf("db")); err != nil {
+		t.Fatal(err)
+	}
+	status := statusOf(1, "new")
+	status.Revision = "r1"
+	if err := s.WriteStatus(t.Context(), keyOf("db"), standing(t, s, "db"), status); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, s, object("last", "1")) // of which a watch tells
+	await(t, late, "what was written last", func() bool { return exists(t, late, "last") })
+	if is := standing(t, late, "db").Status; is == nil || is.Revision != "r1" {
+		t.Fatalf("it stands as %+v", is)
+	}
+	if err := late.WriteStatus(t.Context(), keyOf("db"), before, statusOf(1, "old")); !errors.Is(err, kubestore.ErrBusy) {
+		t.Errorf("after another: %v", err)
+	}
+	if err := late.WriteStatus(t.Context(), keyOf("db"), standing(t, late, "db"), status); err != nil {
+		t.Errorf("as it stands now: %v", err)
 	}
 }
 
@@ -150,10 +178,10 @@ func TestObjectThatCannotBeDecodedTakesNoStatus(t *testing.T) {
 	if is.Fault == nil {
 		t.Fatal("it has no fault")
 	}
-	if err := s.WriteStatus(t.Context(), keyOf("bad"), is.UID, statusOf(is.Generation, "bad")); err == nil {
+	if err := s.WriteStatus(t.Context(), keyOf("bad"), is, statusOf(is.Generation, "bad")); err == nil {
 		t.Error("it has a status")
 	}
-	if err := s.WriteStatus(t.Context(), keyOf("good"), standing(t, s, "good").UID, statusOf(1, "good")); err != nil {
+	if err := s.WriteStatus(t.Context(), keyOf("good"), standing(t, s, "good"), statusOf(1, "good")); err != nil {
 		t.Error(err)
 	}
 }

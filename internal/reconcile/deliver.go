@@ -147,6 +147,7 @@ func (s *Source) note(ctx context.Context, m encrypt.Manifest, o outcome) {
 		if how != "" {
 			s.alike(ctx, key, o.old)
 		}
+		s.stands(key)
 		return
 	}
 	if how != "" {
@@ -160,6 +161,13 @@ func (s *Source) note(ctx context.Context, m encrypt.Manifest, o outcome) {
 		s.warned[key] = o.warnings
 	}
 	s.log.Info("delivered", "object", key.String(), "file", m.File)
+}
+
+// stands tells the observer that an object is as it has to be.
+func (s *Source) stands(key store.Key) {
+	if s.deps.Observer != nil {
+		s.deps.Observer.Stands(s.config.Name, key, s.index.Revision())
+	}
 }
 
 // alike takes note of an object which seemed to have been edited, and which the store says stands for

@@ -24,6 +24,8 @@ type Observer interface {
 	// Applied tells that a source has made an object what this revision declares. Of one that was so already,
 	// it does not tell.
 	Applied(source string, key store.Key, revision sync.Revision)
+	// Stands tells that an object is what this revision declares, and was so already: when a source begins, of every one.
+	Stands(source string, key store.Key, revision sync.Revision)
 	// Refused tells why an object is not what its source declares, if the source knows one of that name: it
 	// stays as it was. No faults: it is not refused any longer. Told when that changes, and once in
 	// a process; not told of namespaces that the source may not deliver into.

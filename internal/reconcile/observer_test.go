@@ -29,6 +29,10 @@ func (o *told) Applied(source string, key store.Key, revision sync.Revision) {
 	o.note("applied %s %s", key, revision.Short())
 }
 
+func (o *told) Stands(source string, key store.Key, revision sync.Revision) {
+	o.note("stands %s %s", key, revision.Short())
+}
+
 func (o *told) Refused(source string, key store.Key, faults []*encrypt.Fault) {
 	var at []string
 	for _, f := range faults {
@@ -80,8 +84,9 @@ func TestTheObserverLearnsWhatBecomesOfObjects(t *testing.T) {
 
 	t.Run("a restart tells it once more, and what is well", func(t *testing.T) {
 		e.restart()
+		third := sync.Revision(e.repo.Head()).Short()
 		e.sync()
-		e.wantTold("refused shop/a [a.yaml:5]", "refused shop/b []")
+		e.wantTold("refused shop/a [a.yaml:5]", "refused shop/b []", "stands shop/b "+third)
 	})
 	t.Run("a file that no longer says what it is about", func(t *testing.T) {
 		commit(map[string]string{"a.yaml": "vsecm.com/: ["})

@@ -92,6 +92,7 @@ func (s *Source) restore(ctx context.Context) error {
 		switch c := s.contests[key]; {
 		case ours && applied && r == nil && digestOf(o, st.declared) == st.digest:
 			// Somebody has put it right, or we have.
+			s.stands(key)
 		case !s.index.Declares(ref) || r != nil && !r.waits():
 			// There is nothing to put in its place.
 			if !ours {

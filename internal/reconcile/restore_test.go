@@ -326,7 +326,7 @@ func TestAWriteThatFailedIsNotTakenForAnEdit(t *testing.T) {
 			e.sync()
 			e.wantStored("shop/a{k=w}")
 			if lands {
-				e.wantTold()
+				e.wantTold("stands shop/a " + head.Short())
 			} else {
 				e.wantTold("applied shop/a " + head.Short())
 			}

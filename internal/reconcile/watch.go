@@ -62,10 +62,7 @@ func (v *sight) saw(owner string, e store.Event) bool {
 	_, awaited := v.awaited[e.Key]
 	switch ours := e.Type == store.Applied && store.OwnerOf(e.Object) == owner; {
 	case applied && ours && digestOf(e.Object, st.declared) == st.digest:
-		if !awaited {
-			delete(v.marked, e.Key) // it is as it has to be, whatever was before
-		}
-		return false
+		return false // it is as it has to be: if it was another before, the source looks at it once more, and says so
 	case applied:
 	case awaited && (e.Type == store.Deleted || ours):
 	default:
