@@ -25,8 +25,8 @@ const (
 	Env Format = "env"
 )
 
-// ErrNoVariable says that secrets cannot be printed as [Env]: two keys would
-// become one variable, or a value holds a NUL byte, which no variable can.
+// ErrNoVariable says that secrets cannot be printed as [Env]: see
+// [shellenv.ErrNoVariable].
 var ErrNoVariable = shellenv.ErrNoVariable
 
 // ParseFormat returns the format named s.

@@ -37,7 +37,8 @@ Formats for --output:
   yaml  the same as YAML
   env   a line OBJECT_KEY='value' for each key, for a shell's eval. Names are upper
         case, with _ for what a variable's name may not hold. Two keys that become
-        one name, and a value with a NUL byte, are errors.
+        one name, one that would make a runtime load other code (LD_PRELOAD…), and
+        a value with a NUL byte are errors.
 
 Exit codes: 0 done; 1 error; 2 try again later: there is no SVID, or Safe is
 sealed or cannot be reached; 3 refused: Safe does not let this workload in, or the

@@ -10,7 +10,8 @@ import (
 )
 
 // ErrNoVariable says that a secret cannot be an environment variable: two keys would
-// become one variable, or a value holds a NUL byte, which no variable can.
+// become one variable, it would be one that makes a common loader or runtime run other
+// code (LD_PRELOAD…), or a value holds a NUL byte, which no variable can.
 var ErrNoVariable = errors.New("cannot be an environment variable")
 
 // Assignments collects lines. The zero value is ready to use.
@@ -46,6 +47,9 @@ func (n *names) take(object, key string, value []byte) (string, error) {
 	name := variable(object + "_" + key)
 	if other, taken := (*n)[name]; taken {
 		return "", fmt.Errorf("%w: %s and %s both become %s", ErrNoVariable, other, where, name)
+	}
+	if loaders.MatchString(name) {
+		return "", fmt.Errorf("%w: %s becomes %s, which could make a program run other code", ErrNoVariable, where, name)
 	}
 	if *n == nil {
 		*n = make(names)

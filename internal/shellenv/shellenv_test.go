@@ -137,3 +137,20 @@ func TestAProcessIsGivenTheExactBytes(t *testing.T) {
 		t.Errorf("%d variables", len(e.List()))
 	}
 }
+
+// Names come from whoever may write objects, and the lines go where a shell runs them.
+func TestNamesOfLoadersAreNoVariables(t *testing.T) {
+	for _, where := range [][2]string{
+		{"ld", "preload"}, {"ld", "debug-output"}, {"node", "options"}, {"java", "tool.options"}, {"openssl", "conf"}, {"lua", "init-5-4"}, {"git", "config-global"},
+	} {
+		var a Assignments
+		if err := a.Add(where[0], where[1], []byte("hunter2")); !errors.Is(err, ErrNoVariable) || strings.Contains(err.Error(), "hunter2") || len(a.Bytes()) > 0 {
+			t.Errorf("%s: %v, %q", where, err, a.Bytes())
+		}
+	}
+	for _, where := range [][2]string{{"git", "token"}, {"old", "preload"}, {"my", "ld-preload"}, {"node", "options-of-mine"}} {
+		if err := new(Assignments).Add(where[0], where[1], []byte("hunter2")); err != nil {
+			t.Errorf("%s: %v", where, err)
+		}
+	}
+}
