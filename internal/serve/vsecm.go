@@ -22,8 +22,9 @@ import (
 const vsecmPath = "/workload/v1/secrets"
 
 // vsecmRoom is how much more room its answer may need than one of ours, which is in base64:
-// a byte of a value becomes seven at most, where it is escaped twice.
-const vsecmRoom = 3
+// a byte of a value becomes six at most where it is escaped, and seven where that is escaped
+// again, and both are there for a moment.
+const vsecmRoom = 6
 
 var (
 	// errNoSecret says that the workload has no object of its own name, or none now: that it

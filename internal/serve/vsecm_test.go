@@ -3,6 +3,7 @@ package serve
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -230,4 +231,28 @@ func FuzzVSecMsShape(f *testing.F) {
 			t.Fatalf("%q became %q (%v)", secret.Data, got, err)
 		}
 	})
+}
+
+func TestWhatAnAnswerToVSecMsClientsTakesIsForeseen(t *testing.T) {
+	for _, keys := range []int{1, 2, 100} {
+		secret := cache.Secret{Name: "db", Version: "0123456789abcdef", Data: make(map[string][]byte)}
+		values := 0
+		for i := range keys {
+			// What takes the most: a character that JSON spells out.
+			value := []byte(strings.Repeat("\x01", 10_000/keys))
+			secret.Data[fmt.Sprintf("key-%d", i)] = value
+			values += len(value)
+		}
+		data, _ := dataOf(secret)
+		if keys == 1 {
+			data = nil // it is the value itself
+		}
+		body, err := encodeVSecM(secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if taken, room := values+cap(data)+cap(body), 2*vsecmRoom*encodedSize([]cache.Secret{secret}); taken > room {
+			t.Errorf("%d keys take %d bytes, of %d", keys, taken, room)
+		}
+	}
 }
