@@ -50,6 +50,8 @@ type Config struct {
 	Keys      encrypt.Keys
 	// Era returns 0 while Safe is sealed, and otherwise a number that changes with every seal. nil: never sealed.
 	Era func() uint64
+	// Held asks the API server whether this replica leads still, and returns nil if so ([lead.Lead.Held]); nil: it does.
+	Held func(context.Context) error
 	// Metrics are those of all sources.
 	Metrics *reconcile.Metrics
 	// Observer is told what sources do to objects; nil: nobody is.

@@ -26,13 +26,13 @@ func CheckCredentials(data map[string][]byte, ssh bool) error {
 	return err
 }
 
-// OpenJournal opens the record of a GitSource until lease ends.
-func OpenJournal(ctx context.Context, client *kube.Client, key store.Key, lease context.Context) (reconcile.Journal, error) {
+// OpenJournal opens the record of a GitSource until lease ends. Held says whether it has, by the API server's word.
+func OpenJournal(ctx context.Context, client *kube.Client, key store.Key, lease context.Context, held func(context.Context) error) (reconcile.Journal, error) {
 	r, err := openRecord(ctx, client, key)
 	if err != nil {
 		return nil, err
 	}
-	r.lease = lease
+	r.lease, r.held = lease, held
 	return r, nil
 }
 

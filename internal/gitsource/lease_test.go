@@ -94,8 +94,9 @@ func TestARecordIsOfOneObjectAndOneLease(t *testing.T) {
 	w.create(w.spec())
 	key := store.Key{Namespace: w.ns, Name: "main"}
 	lease, lose := context.WithCancel(t.Context())
+	var isHeld error
 	open := func(lease context.Context) reconcile.Journal {
-		j, err := gitsource.OpenJournal(t.Context(), w.admin, key, lease)
+		j, err := gitsource.OpenJournal(t.Context(), w.admin, key, lease, func(context.Context) error { return isHeld })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -131,11 +132,23 @@ func TestARecordIsOfOneObjectAndOneLease(t *testing.T) {
 	}
 	old := state
 	old.Deletions.Deleted++
-	if err := late.Save(t.Context(), "", old); err == nil {
-		t.Error("an old record was saved over a newer one")
+	isHeld = errors.New("another holds the Lease")
+	for range 2 { // it does not know yet that it leads no more, and tries again
+		if err := late.Save(t.Context(), "", old); err == nil {
+			t.Error("an old record was saved over a newer one")
+		}
 	}
 	if got, err := open(t.Context()).Load(t.Context(), ""); err != nil || got != next {
 		t.Errorf("the record is %+v, %v", got, err)
+	}
+	// Whoever leads still writes its own over what somebody else wrote.
+	isHeld = nil
+	if err := late.Save(t.Context(), "", next); err == nil {
+		t.Error("it is saved though another revision stood there")
+	}
+	next.Deletions.Deleted++
+	if err := late.Save(t.Context(), "", next); err != nil {
+		t.Errorf("it is not saved again: %v", err)
 	}
 	j = open(t.Context())
 	w.delete()

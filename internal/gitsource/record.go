@@ -39,6 +39,8 @@ type record struct {
 	uid    types.UID
 	// lease ends when another replica may lead: from then on nothing is written.
 	lease context.Context
+	// held is [Config.Held].
+	held func(context.Context) error
 
 	mu     sync.Mutex
 	status v1alpha1.GitSourceStatus
@@ -149,7 +151,7 @@ func (r *record) handled() string {
 //
 // It writes on condition that the GitSource is the same, and that the revision is the one which was read or written here
 // last: what a leader sent that has lost the Lease may arrive late, and must not take the next
-// one's record back. That is what a JSON patch can demand; of a status that is applied or merged, the API server
+// one's record back. Where another revision stands, it is written once the API server says that this replica leads still. That is what a JSON patch can demand; of a status that is applied or merged, the API server
 // overlooks the UID, and a resource version would change with the spec.
 func (r *record) write(ctx context.Context) error {
 	status, err := json.Marshal(&r.status)
@@ -206,6 +208,12 @@ func (r *record) refused(ctx context.Context, err error) error {
 	case now.UID != r.uid:
 		return errReplaced
 	case now.status.Revision != r.stands:
+		if r.held != nil {
+			// After it was read: what a newer leader records is another revision once more, or was not recorded before.
+			if err := r.held(ctx); err != nil {
+				return fmt.Errorf("%w: %w", errOvertaken, err)
+			}
+		}
 		r.stands = now.status.Revision
 		return errOvertaken
 	}

@@ -120,7 +120,7 @@ func (r *runner) follow(ctx context.Context, now *received) time.Duration {
 		if err != nil {
 			return r.failed(ctx, "the state of the source cannot be read", err)
 		}
-		record.lease = ctx
+		record.lease, record.held = ctx, r.c.config.Held
 		r.record = record
 	}
 	handled := r.record.handled()

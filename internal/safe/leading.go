@@ -60,7 +60,7 @@ func newLeading(ctx context.Context, c ClusterConfig, p leadingParts) *leading {
 		Events: l.events, Log: p.log, Metrics: p.metrics,
 	})
 	l.sources = gitsource.New(gitsource.Config{
-		Client: p.client, Namespace: c.Namespace, MirrorDir: c.MirrorDir, Store: p.objects, Keys: p.gate, Era: p.gate.Era,
+		Client: p.client, Namespace: c.Namespace, MirrorDir: c.MirrorDir, Store: p.objects, Keys: p.gate, Era: p.gate.Era, Held: l.lead.Held,
 		Metrics: reconcile.NewMetrics(p.metrics), Observer: l.deliverer, Events: l.events, Log: p.log,
 		Removed: l.deliverer.SourceRemoved,
 		Refuse:  newAddressRule(ctx, c.AllowGitAddress, p.to, p.log).refuse,
