@@ -48,6 +48,11 @@ func (f *family) reapOrphans(ctx context.Context) error {
 	if os.Getpid() != 1 {
 		return nil
 	}
+	// Package os finds out with a child of its own, once, whether processes can be held by handles. That
+	// it starts outside of start, so it must be over by now.
+	if self, err := os.FindProcess(os.Getpid()); err == nil {
+		_ = self.Release()
+	}
 	ended := make(chan os.Signal, 1)
 	signal.Notify(ended, syscall.SIGCHLD)
 	defer signal.Stop(ended)

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vsecm/kubectl-vsecm/internal/fetch"
 	"github.com/vsecm/kubectl-vsecm/pkg/workload"
 )
 
@@ -222,4 +223,58 @@ func TestAnAgentIsTheFirstProcessOfAContainer(t *testing.T) {
 	if code := cmd.ProcessState.ExitCode(); code != 143 {
 		t.Errorf("ended with %d", code)
 	}
+}
+
+// playBeside is an agent that tells a command of a change, which leaves a process behind.
+func playBeside() {
+	dir := os.Getenv("AGENT_TEST_DIR")
+	target := &fetch.Target{Dir: filepath.Join(dir, "secrets"), Tell: true}
+	script := filepath.Join(dir, "told.sh")
+	hook, err := NewCommandHook(script + " " + dir)
+	err = errors.Join(err, os.WriteFile(script, []byte("#!/bin/sh\n(sh -c 'sleep 0.1; touch \"$0/over\"' \"$1\" &)\n"), 0o700))
+	before, openErr := fetch.Open(*target)
+	if err = errors.Join(err, openErr); err == nil {
+		_, err = before.Write((*fetch.Secrets)(secretsOf(password("one"))))
+		before.Close()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	ctx, stop := notifyContext()
+	defer stop()
+	f := &feed{answers: make(chan func(func(*workload.Secrets), func(error)), 1)}
+	f.answers <- func(fn func(*workload.Secrets), _ func(error)) { fn(secretsOf(password("two"))) }
+	code, err := Run(ctx, Config{Target: target, Hooks: []Hook{hook}, Log: quiet(), Dial: f.dial})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	os.Exit(code)
+}
+
+func TestWhatACommandLeavesBehindIsReaped(t *testing.T) {
+	alone := []string{"unshare", "--pid", "--fork", "--mount-proc", "--kill-child"}
+	if exec.Command(alone[0], append(alone[1:], "true")...).Run() != nil {
+		return // only who is root may make such a container
+	}
+	dir := t.TempDir()
+	cmd := exec.Command(alone[0], append(alone[1:], os.Args[0])...)
+	cmd.Env = append(os.Environ(), role+"=beside", "AGENT_TEST_DIR="+dir)
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		_ = cmd.Wait()
+	})
+	eventually(t, "the orphan ends", exists(filepath.Join(dir, "over")))
+	agent := childrenOf(t, cmd.Process.Pid)[0]
+	eventually(t, "the orphan is reaped", func() error {
+		if left := childrenOf(t, agent); len(left) != 0 {
+			return fmt.Errorf("there are %v", left)
+		}
+		return nil
+	})
 }

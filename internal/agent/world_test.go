@@ -42,6 +42,7 @@ var roles = map[string]func(){
 	"writer":    playWriter,
 	"signalled": playSignalled,
 	"init":      playInit,
+	"beside":    playBeside,
 }
 
 // patience is how long a condition may take that is due at once.
