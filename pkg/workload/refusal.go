@@ -17,6 +17,8 @@ const (
 	maxProblem = 64 << 10
 	// maxRetryAfter bounds how long Safe may tell a client to stay away.
 	maxRetryAfter = time.Minute
+	// maxTold bounds, in bytes, what is told of a problem.
+	maxTold = 1 << 10
 )
 
 // A refusal is what Safe answers instead of secrets: RFC 9457
@@ -31,11 +33,19 @@ type refusal struct {
 
 // Error returns the detail, or the title where there is none.
 func (r *refusal) Error() string {
-	text := fmt.Sprintf("%d: %s", r.status, cmp.Or(r.detail, r.title, http.StatusText(r.status)))
+	text := fmt.Sprintf("%d: %s", r.status, short(cmp.Or(r.detail, r.title, http.StatusText(r.status))))
 	if r.requestID != "" {
-		text += " (request " + r.requestID + ")"
+		text += " (request " + short(r.requestID) + ")"
 	}
 	return text
+}
+
+// short returns the beginning of a text that is too long to be told.
+func short(text string) string {
+	if len(text) <= maxTold {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxTold], "") + "…"
 }
 
 // refused turns an answer into one of this package's errors. What it is

@@ -13,6 +13,9 @@ const (
 	// that ends before brief was not held at all.
 	settled = 30 * time.Second
 	brief   = time.Second
+	// hasty is how many changes in a row may come in less than brief each before
+	// the next one is waited for.
+	hasty = 5
 )
 
 // Watch calls fn with the workload's secrets, at once and then after each
@@ -61,6 +64,7 @@ type watch struct {
 	etag   string
 	digest [32]byte
 	well   bool
+	hasty  int // changes that came in less than brief, in a row
 }
 
 // next asks once. It returns the secrets if they are not those that are known,
@@ -88,7 +92,16 @@ func (w *watch) next(ctx context.Context) (*Secrets, time.Duration, error) {
 		if digest := s.digest(); !w.known || digest != w.digest {
 			w.known, w.digest = true, digest
 			w.pause.reset()
-			return s, 0, nil
+			if w.client.now().Sub(began) >= brief {
+				w.hasty = 0
+				return s, 0, nil
+			}
+			// Several changes in a row may come at once. A Safe that says so of
+			// each answer must not keep the workload busy.
+			if w.hasty++; w.hasty <= hasty {
+				return s, 0, nil
+			}
+			return s, brief, nil
 		}
 		// Another name for what is known, as a new Safe may have.
 		s.Wipe()

@@ -11,10 +11,13 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/vsecm/kubectl-vsecm/internal/problem"
 )
@@ -347,6 +350,7 @@ func TestADeadConnectionIsReplaced(t *testing.T) {
 			<-r.Context().Done()
 		case <-r.Context().Done():
 		}
+		panic(http.ErrAbortHandler)
 	})
 	network := freezable(t, w.url)
 	told := make(chan error, 10)
@@ -380,7 +384,10 @@ func TestADeadConnectionIsReplaced(t *testing.T) {
 
 // Its own bound ends a call as well as the caller's, and says so.
 func TestFetchLeavesASafeThatHangs(t *testing.T) {
-	w := newWorld(t, "spiffe://example.org"+safePath, nil, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	w := newWorld(t, "spiffe://example.org"+safePath, nil, func(_ http.ResponseWriter, r *http.Request) {
+		<-r.Context().Done()
+		panic(http.ErrAbortHandler) // nothing is answered, not even to who has just gone
+	})
 	c := w.client(t)
 	c.answerWait = 50 * time.Millisecond
 	_, err := c.Fetch(t.Context())
@@ -484,5 +491,38 @@ func TestAWatchThatNobodyObservesIsLogged(t *testing.T) {
 	<-ended
 	if got := log.String(); !strings.Contains(got, "safe is sealed: 503: a detail (request r1)") || !strings.Contains(got, "watching") || strings.Contains(got, "a-secret-value") {
 		t.Errorf("logged %s", got)
+	}
+}
+
+// Of a Safe that says something else each time, without end, a workload hears once a second.
+func TestWatchRestsFromASafeThatChangesItsMindAllTheTime(t *testing.T) {
+	var n atomic.Int64
+	world := newWorld(t, "spiffe://example.org"+safePath, nil, func(w http.ResponseWriter, r *http.Request) {
+		now := strconv.FormatInt(n.Add(1), 10)
+		holding(`"`+now+`"`, now, now)(w, r)
+	})
+	c := world.client(t, WithObserver(func(error) {}))
+	c.now = func() time.Time { return time.Unix(0, 0) }
+	ctx, cancel := context.WithCancel(t.Context())
+	heard := 0
+	var rests []int
+	c.sleep = func(_ context.Context, d time.Duration) {
+		if rests = append(rests, heard); len(rests) == 3 {
+			cancel()
+		}
+		if d != brief {
+			t.Errorf("it rests for %v", d)
+		}
+	}
+	_ = c.Watch(ctx, func(*Secrets) { heard++ })
+	if want := []int{hasty + 1, hasty + 2, hasty + 3}; !slices.Equal(rests, want) {
+		t.Errorf("it rests after %v changes, want %v", rests, want)
+	}
+}
+
+func TestALongProblemIsToldInShort(t *testing.T) {
+	r := refusal{status: 503, detail: strings.Repeat("é", maxTold), requestID: strings.Repeat("x", 1<<20)}
+	if text := r.Error(); len(text) > 3*maxTold || !utf8.ValidString(text) {
+		t.Errorf("%d bytes: %.100q", len(text), text)
 	}
 }
