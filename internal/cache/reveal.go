@@ -82,6 +82,13 @@ func (c *Cache) Objects() int {
 	return len(c.objects)
 }
 
+// ObjectsIn returns how many of them are in a namespace.
+func (c *Cache) ObjectsIn(namespace string) int {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return len(c.names[namespace])
+}
+
 // versionsOf returns the versions of an object that are kept, the newest first.
 func (c *Cache) versionsOf(key store.Key) ([]*version, error) {
 	c.mu.RLock()

@@ -7,6 +7,10 @@ import (
 	"github.com/vsecm/kubectl-vsecm/internal/problem"
 )
 
+// perStanding is the bytes that an object takes in an inspection, and those of its standing, at
+// most: its name has 253, and what is wrong with it is said in a sentence.
+const perStanding = 1 << 10
+
 // An inspection is the answer to GET /v1/inspect: who a workload is, and what Safe has for it.
 type inspection struct {
 	SPIFFEID  string     `json:"spiffeID"`
@@ -37,13 +41,21 @@ func (s *Server) inspect(w http.ResponseWriter, r *http.Request, c *call) {
 	if !s.mayRead(w, c) {
 		return
 	}
-	standings, err := s.Cache.Explain(r.Context(), c.peer.workload)
+	// No secret is in it, but a client may leave many unread as well.
+	ctx, workload := r.Context(), c.peer.workload
+	leave, err := s.budget.enter(ctx, workload, perStanding*s.Cache.ObjectsIn(workload.Namespace))
+	if err != nil {
+		s.failed(w, c, err)
+		return
+	}
+	defer leave()
+	standings, err := s.Cache.Explain(ctx, workload)
 	if err != nil {
 		s.failed(w, c, err)
 		return
 	}
 	told := inspection{
-		SPIFFEID: c.peer.id.String(), Namespace: c.peer.workload.Namespace, Name: c.peer.workload.Name,
+		SPIFFEID: c.peer.id.String(), Namespace: workload.Namespace, Name: workload.Name,
 		Expires: c.peer.notAfter.UTC(), Objects: make([]standing, len(standings)),
 	}
 	for i, of := range standings {

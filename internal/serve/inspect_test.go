@@ -80,3 +80,19 @@ func TestWhoMayNotInspectLearnsWhy(t *testing.T) {
 	unfilled := startSafe(t, false)
 	do(t, unfilled.client(svc("shop", "db")), http.MethodGet, unfilled.url+"/v1/inspect").is(t, problem.Unavailable)
 }
+
+// An inspection that nobody reads stays in memory, as secrets do.
+func TestInspectionsShareTheBudget(t *testing.T) {
+	s := newSafe(t, func(s *safe) { s.budget.wait = 20 * time.Millisecond })
+	s.apply("shop", "db", map[string]string{"password": "x"})
+	c, w := s.client(svc("shop", "db")), identity.Workload{Namespace: "shop", Name: "db"}
+	eventually(t, "the object is in", func() bool { return s.Cache.ObjectsIn("shop") == 1 })
+	leave := must(s.budget.enter(t.Context(), w, maxWorkloadBytes))(t)
+	do(t, c, http.MethodGet, s.url+"/v1/inspect").is(t, problem.TooManyRequests)
+	leave()
+	r := do(t, c, http.MethodGet, s.url+"/v1/inspect")
+	if r.StatusCode != http.StatusOK || len(r.body) > perStanding+perRead {
+		t.Errorf("got %s, %d bytes", r.Status, len(r.body))
+	}
+	eventually(t, "the room is given back", func() bool { return s.budget.all.TryAcquire(maxBytes) })
+}
