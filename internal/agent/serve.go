@@ -65,6 +65,12 @@ func newMetrics(s *status) *metrics {
 		}
 		return 0
 	})
+	gauge("vsecm_agent_delivery_failing", "1 while what Safe has, or that it has nothing, is not what is in place, else 0.", func() float64 {
+		if s.deliveryFailing() {
+			return 1
+		}
+		return 0
+	})
 	gauge("vsecm_agent_version_timestamp_seconds", "When the version that is in place was written; 0: there is none.", func() float64 {
 		return seconds(s.versionTime())
 	})

@@ -129,6 +129,12 @@ func (s *status) deliveryFails(kind string, err error) (changed bool) {
 	return s.delivery.set(kind, s.now())
 }
 
+func (s *status) deliveryFailing() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.delivery.kind != ""
+}
+
 func (s *status) delivered() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
