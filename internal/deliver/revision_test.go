@@ -70,8 +70,8 @@ func (h *hooked) Standing(key store.Key) (kubestore.Standing, bool) {
 
 // What is told while an object is found to be gone is about the next one of its name.
 func TestWhatIsToldOfAnObjectThatIsMadeAnewIsHeard(t *testing.T) {
-	const source = "anew.main"
-	w := newWorld(t, "anew")
+	const source = "reborn.main"
+	w := newWorld(t, "reborn")
 	h := &hooked{}
 	s := w.safe(t, func(c *deliver.Config) {
 		h.Store = c.Store.(*kubestore.Store)
