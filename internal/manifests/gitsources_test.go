@@ -238,6 +238,11 @@ func TestCRDsKeepEveryFieldOfTheTypes(t *testing.T) {
 	fill(t, reflect.ValueOf(&secret.Status).Elem())
 	secret.Spec.Scope, secret.Spec.Secret.DeletionPolicy = "namespace", "Retain"
 	secret.Spec.EncryptedData = map[string]string{"password": "YWdlLWVuY3J5cHRpb24ub3JnL3Yx"}
+	// One of the three, in each.
+	whole := secret.Spec.Template.Data["x"]
+	secret.Spec.Template.Data = map[string]v1alpha1.TemplateValue{"text": {Text: whole.Text}, "json": {JSON: whole.JSON}, "yaml": {YAML: whole.YAML}}
+	later := metav1.NewTime(secret.Spec.NotBefore.Add(time.Hour))
+	secret.Spec.ExpiresAt = &later
 	c.roundTrip(secret, new(v1alpha1.EncryptedSecret), func(got any) (any, any) {
 		s := got.(*v1alpha1.EncryptedSecret)
 		return []any{s.Spec, s.Status}, []any{secret.Spec, secret.Status}
@@ -275,6 +280,9 @@ func fill(t *testing.T, v reflect.Value) {
 			Type: "Ready", Status: metav1.ConditionTrue, ObservedGeneration: 1, Reason: "Applied", Message: "m",
 			LastTransitionTime: metav1.NewTime(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)),
 		}}))
+		return
+	case json.RawMessage:
+		v.Set(reflect.ValueOf(json.RawMessage(`{"a":["{{ .password }}",1]}`)))
 		return
 	}
 	switch v.Kind() {

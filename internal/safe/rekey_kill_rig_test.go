@@ -389,7 +389,8 @@ func (r *rekeyTrial) opens(where string, all []encrypt.Manifest, want map[string
 // archived returns which keys are archived. An archive that has its name is whole.
 func (r *rekeyTrial) archived() map[encrypt.KeyID]bool {
 	r.t.Helper()
-	files, err := filepath.Glob(filepath.Join(r.out, "*.age*"))
+	// What was being written when the plugin was killed begins with a dot.
+	files, err := filepath.Glob(filepath.Join(r.out, "[^.]*.age*"))
 	r.must(err)
 	ids := map[encrypt.KeyID]bool{}
 	for _, file := range files {
