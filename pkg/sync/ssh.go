@@ -237,7 +237,12 @@ func (s *sshSession) ask(req *packp.UploadPackRequest) error {
 	if err := pktline.NewEncoder(s.stdin).EncodeString("done\n"); err != nil {
 		return err
 	}
-	return s.stdin.Close()
+	// A server that answers at once may be gone by now, and then there is nobody to tell that no more
+	// comes (go-git/go-git issue 1685). What it sent says whether it had enough.
+	if err := s.stdin.Close(); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	return nil
 }
 
 // close ends the connection, and what waits for it. It may be called again.
