@@ -1,57 +1,90 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
-	"github.com/vsecm/kubectl-vsecm/internal/vsecm"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
 
-// What became of a secret of VSecM's; [resultUnchanged], [resultLeft] and [resultFailed] as of a restore.
+// What became of a secret of another tool's; [resultUnchanged], [resultLeft] and [resultFailed] as of a restore.
 const resultImported = "imported"
+
+// An importCandidate is what one secret of another tool's is to become: one object. A secret that becomes several is
+// as many candidates.
+type importCandidate struct {
+	source string // where it was read: a file, or a place in one
+	secret string // what it is called there
+
+	object *v1alpha1.EncryptedSecret // with namespace and name, and without values
+	values map[string][]byte         // the candidate's own: they are wiped when it was dealt with
+	// sealedAt is when the values became what they are, in whole seconds; zero where nothing tells.
+	sealedAt         time.Time
+	created, updated time.Time // as the other tool tells them
+	notes            []string  // what has no place in the object, and what is to be known of it
+	lossy            bool      // something that the other tool did is not done any more
+	// err says why there is no object. It harms this one alone.
+	err error
+}
+
+// wipe overwrites the values.
+func (c *importCandidate) wipe() { wipe(c.values) }
+
+func (c *importCandidate) notef(format string, args ...any) {
+	c.notes = append(c.notes, fmt.Sprintf(format, args...))
+}
+
+// losef is notef for what is not done any more.
+func (c *importCandidate) losef(format string, args ...any) {
+	c.lossy = true
+	c.notef(format, args...)
+}
 
 // An imported says what became of one secret in one namespace, or of one that has not come as far.
 type imported struct {
-	Source    string   `json:"source"` // which entry of the export, or which file
+	Source    string   `json:"source"` // where it was read
 	Secret    string   `json:"secret,omitempty"`
 	Namespace string   `json:"namespace,omitempty"`
 	Name      string   `json:"name,omitempty"`
 	Result    string   `json:"result"`
 	Why       string   `json:"why,omitempty"`
 	Notes     []string `json:"notes,omitempty"`
-	Lossy     bool     `json:"lossy,omitempty"` // something is not as VSecM did it
+	Lossy     bool     `json:"lossy,omitempty"` // something is not as the other tool did it
 	Created   string   `json:"created,omitempty"`
 	Updated   string   `json:"updated,omitempty"`
 	File      string   `json:"file,omitempty"`
 }
 
-// An importing is one run.
+// An importing is one run of any import verb. It knows nothing of what is imported.
 type importing struct {
-	o      *importVSecMOptions
-	key    *vsecm.Key
-	keyID  encrypt.KeyID
-	p      *project
-	source *vsecmSource
+	*importFlags
+	p *project
+	// candidates yields what is to be imported, each when its turn has come: no more plaintext is held than that of
+	// one. Its error ends the run.
+	candidates iter.Seq2[importCandidate, error]
+	// besides, which may be nil, adds to the summary what else was found, and returns notes on it.
+	besides func(*importSummary) []string
 
 	to       *folderDestination // nil: standard output
 	resolve  func(encrypt.Rule) ([]encrypt.Recipient, error)
+	from     map[place]string // where the object of a name comes from
 	objects  []*v1alpha1.EncryptedSecret
 	outcomes []imported
 }
 
-func (i *importing) run(ctx context.Context) error {
-	err := i.all(ctx)
-	if err == nil && i.to == nil && !i.o.dryRun {
+// run imports all candidates and tells what became of them. what is said to who waits.
+func (i *importing) run(ctx context.Context, what string) error {
+	err := i.all(ctx, what)
+	if err == nil && i.to == nil && !i.dryRun {
 		err = i.print()
 	}
 	if err != nil {
-		if n := i.count(resultImported); n > 0 && i.to != nil && !i.o.dryRun {
+		if n := i.count(resultImported); n > 0 && i.to != nil && !i.dryRun {
 			err = withHint(err, "%d secrets were imported before; do it again, and it goes on where it was", n)
 		}
 		return err
@@ -59,90 +92,53 @@ func (i *importing) run(ctx context.Context) error {
 	return i.tell()
 }
 
-// tryKey tells a wrong key once, and before anything is written: with AES, it opens some of the values to something.
-func (i *importing) tryKey(ctx context.Context) error {
-	var right, wrong, implausible int
-	for _, item := range i.source.items {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		record, err := item.Open(i.key)
-		switch {
-		case err == nil:
-			record.Wipe()
-			right++
-		case errors.Is(err, vsecm.ErrWrongKey):
-			wrong++
-		case errors.Is(err, vsecm.ErrImplausible):
-			implausible++
-		}
-	}
-	hint := "give the one that this VSecM had when it wrote them: its Secret vsecm-root-key"
-	switch {
-	case right == 0 && wrong > 0:
-		return withHint(fmt.Errorf("root key %s opens none of the %d secrets: they are encrypted to another", i.keyID, len(i.source.items)), "%s", hint)
-	case implausible > right:
-		return withHint(fmt.Errorf("root key %s opens %d of the %d secrets to what VSecM cannot have stored, so it is another one's", i.keyID, implausible, len(i.source.items)), "%s", hint)
-	}
-	return nil
-}
-
 // begin looks at where the objects go to. A folder is written to as by a restore.
 func (i *importing) begin(ctx context.Context) error {
-	i.resolve = i.o.recipients.once(i.p)
-	if i.o.toDir == "" {
+	i.from = make(map[place]string)
+	i.resolve = i.recipients.once(i.p)
+	if i.toDir == "" {
 		return nil
 	}
-	as := &restoreOptions{streams: i.o.streams, now: i.o.now, toDir: i.o.toDir, dryRun: i.o.dryRun, recipients: i.o.recipients}
+	as := &restoreOptions{streams: i.streams, now: i.now, toDir: i.toDir, dryRun: i.dryRun, recipients: i.recipients}
 	i.to = newFolderDestination(as, i.p)
 	return i.to.begin(ctx, nil)
 }
 
-func (i *importing) all(ctx context.Context) error {
-	defer tellWaiting(i.o.streams, fmt.Sprintf("importing %d secrets", len(i.source.items)))()
-	if err := i.tryKey(ctx); err != nil {
-		return err
-	}
+func (i *importing) all(ctx context.Context, what string) error {
+	defer tellWaiting(i.streams, what)()
 	if err := i.begin(ctx); err != nil {
 		return err
 	}
-	// Of two that become one object, a workload's own secret comes first.
-	items := slices.Clone(i.source.items)
-	slices.SortStableFunc(items, func(a, b vsecm.Item) int { return cmp.Compare(len(a.Prefix()), len(b.Prefix())) })
-	from := make(map[place]string)
-	for _, item := range items {
-		if ctx.Err() != nil {
-			return ctx.Err()
+	for c, err := range i.candidates {
+		if err == nil {
+			err = ctx.Err()
 		}
-		if err := i.item(ctx, item, from); err != nil {
+		if err == nil {
+			err = i.candidate(ctx, c)
+		}
+		c.wipe()
+		if err != nil {
 			return err
 		}
 	}
-	return nil
+	return ctx.Err()
 }
 
-// item imports one secret. The error stands against the others, too.
-func (i *importing) item(ctx context.Context, item vsecm.Item, from map[place]string) error {
-	record, err := item.Open(i.key)
-	if err != nil {
-		i.outcomes = append(i.outcomes, imported{Source: item.Where, Secret: item.Name, Result: resultFailed, Why: err.Error()})
-		return nil
+// candidate imports one. The error stands against the others, too.
+func (i *importing) candidate(ctx context.Context, c importCandidate) error {
+	said := imported{
+		Source: c.source, Secret: c.secret, Result: resultFailed, Notes: c.notes, Lossy: c.lossy,
+		Created: stamp(c.created), Updated: stamp(c.updated),
 	}
-	defer record.Wipe()
-	now := i.o.now()
-	all, errs := record.Convert(i.o.namespaces, now)
-	for _, err := range errs {
-		i.outcomes = append(i.outcomes, imported{Source: item.Where, Secret: record.Name, Result: resultFailed, Why: err.Error()})
+	if c.object != nil {
+		said.Namespace, said.Name = c.object.Namespace, c.object.Name
 	}
-	for _, c := range all {
-		said, err := i.one(ctx, c, from, item.Where)
-		if err != nil {
-			return fmt.Errorf("importing %s/%s: %w", c.Object.Namespace, c.Object.Name, err)
-		}
-		said.Source, said.Secret = item.Where, record.Name
-		said.Created, said.Updated = stamp(record.Created), stamp(record.Updated)
-		i.outcomes = append(i.outcomes, said)
+	if c.err != nil {
+		said.Why = c.err.Error()
+	} else if err := i.one(ctx, c, &said); err != nil {
+		return fmt.Errorf("importing %s/%s: %w", said.Namespace, said.Name, err)
 	}
+	i.outcomes = append(i.outcomes, said)
 	return nil
 }
 
@@ -154,37 +150,36 @@ func stamp(at time.Time) string {
 	return at.UTC().Format(time.RFC3339)
 }
 
-// one imports one secret into one namespace.
-func (i *importing) one(ctx context.Context, c vsecm.Converted, from map[place]string, where string) (imported, error) {
-	at := place{c.Object.Namespace, c.Object.Name}
-	said := imported{Namespace: at.namespace, Name: at.name, Result: resultFailed, Notes: c.Notes, Lossy: c.Lossy}
-	if other := from[at]; other != "" {
+// one seals one object and puts it where it is to be.
+func (i *importing) one(ctx context.Context, c importCandidate, said *imported) error {
+	at := place{said.Namespace, said.Name}
+	if other, taken := i.from[at]; taken {
 		said.Why = "the object of this name is made of " + other
-		return said, nil
+		return nil
 	}
-	from[at] = where
-	d := &draft{object: c.Object, values: c.Values}
+	i.from[at] = c.source
+	d := &draft{object: c.object, values: c.values}
 	if err := d.check(); err != nil {
 		said.Why = err.Error()
-		return said, nil
+		return nil
 	}
-	sealedAt := c.SealedAt
+	sealedAt := c.sealedAt
 	if sealedAt.IsZero() {
-		sealedAt = i.o.now()
+		sealedAt = i.now()
 	}
 	if i.to != nil {
 		return i.toFolder(ctx, said, d, c, sealedAt)
 	}
 	var err error
 	if d.recipients, err = i.resolve(i.p.rule(at.name + ".yaml")); err != nil {
-		return said, err
+		return err
 	}
 	if said.Why = sealWhole(d, sealedAt); said.Why != "" {
-		return said, nil
+		return nil
 	}
 	i.objects = append(i.objects, d.object)
 	said.Result = resultImported
-	return said, nil
+	return nil
 }
 
 // sealWhole makes a draft's object whole. why says in words why that cannot be.
@@ -199,30 +194,33 @@ func sealWhole(d *draft, at time.Time) (why string) {
 	return ""
 }
 
-func (i *importing) toFolder(ctx context.Context, said imported, d *draft, c vsecm.Converted, sealedAt time.Time) (imported, error) {
+func (i *importing) toFolder(ctx context.Context, said *imported, d *draft, c importCandidate, sealedAt time.Time) error {
 	at := place{said.Namespace, said.Name}
 	is, left, err := i.to.standing(ctx, at)
 	if err != nil {
-		return said, err
+		return err
 	}
 	said.File = is.file
 	if d.recipients, err = i.to.recipients(at); err != nil {
-		return said, err
+		return err
 	}
 	switch {
 	case left != "":
 		said.Result, said.Why = resultLeft, left
-		return said, nil
-	case is.object != nil && i.stands(is.object, d, c.SealedAt):
+		return nil
+	case is.object != nil && i.stands(is.object, d, c.sealedAt):
 		said.Result = resultUnchanged
-		return said, nil
-	case is.object != nil && !i.o.overwrite:
+		return nil
+	case is.object != nil && !i.overwrite:
 		said.Result, said.Why = resultLeft, "it stands there already, and is another; --overwrite replaces it"
-		return said, nil
+		if c.sealedAt.IsZero() {
+			said.Why = "it stands there already, and nothing tells whether its values are these; --overwrite replaces it"
+		}
+		return nil
 	}
 	if err := d.seal(sealedAt); err != nil {
 		said.Why = err.Error()
-		return said, nil
+		return nil
 	}
 	left, err = i.to.put(ctx, is, d)
 	var alone failedError
@@ -230,17 +228,17 @@ func (i *importing) toFolder(ctx context.Context, said imported, d *draft, c vse
 	case errors.As(err, &alone):
 		said.Why = err.Error()
 	case err != nil:
-		return said, err
+		return err
 	case left != "":
 		said.Result, said.Why = resultLeft, left
 	default:
 		said.Result = resultImported
 	}
-	return said, nil
+	return nil
 }
 
 // stands tells whether an object is what an import has made of the same secret before. Its values cannot be compared
-// without keys; the time at which VSecM was given them can.
+// without keys; the time at which they became what they are can.
 func (i *importing) stands(is *v1alpha1.EncryptedSecret, d *draft, sealedAt time.Time) bool {
 	if sealedAt.IsZero() || len(is.Spec.EncryptedData) != len(d.values) || !sameSpec(is, d.object) {
 		return false
@@ -266,6 +264,6 @@ func (i *importing) print() error {
 	if err != nil {
 		return err
 	}
-	_, err = i.o.streams.Out.Write(text)
+	_, err = i.streams.Out.Write(text)
 	return err
 }

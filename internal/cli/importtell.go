@@ -16,8 +16,8 @@ type importSummary struct {
 	Unchanged  int        `json:"unchanged"`
 	Left       int        `json:"left"`
 	Failed     int        `json:"failed"`
-	Backups    int        `json:"backups,omitempty"` // files of a data folder that were left out
-	OtherFiles []string   `json:"otherFiles,omitempty"`
+	Backups    int        `json:"backups,omitempty"`    // copies that the other tool kept, and that were left out
+	OtherFiles []string   `json:"otherFiles,omitempty"` // that hold nothing to import
 	Secrets    []imported `json:"secrets"`
 }
 
@@ -31,21 +31,24 @@ func (i *importing) count(result string) int {
 	return n
 }
 
-// tell says what became of every secret. The error says that something was left, or is not as VSecM made it.
+// tell says what became of every secret. The error says that something was left, or is not as the other tool made it.
 func (i *importing) tell() error {
 	s := importSummary{
-		DryRun: i.o.dryRun, Imported: i.count(resultImported), Unchanged: i.count(resultUnchanged),
+		DryRun: i.dryRun, Imported: i.count(resultImported), Unchanged: i.count(resultUnchanged),
 		Left: i.count(resultLeft), Failed: i.count(resultFailed), Secrets: i.outcomes,
 	}
-	s.Backups, s.OtherFiles = i.source.besides()
+	var besides []string
+	if i.besides != nil {
+		besides = i.besides(&s)
+	}
 	if s.Secrets == nil {
 		s.Secrets = []imported{}
 	}
-	if i.o.output.value != "" {
-		if err := printObject(i.o.streams.Out, i.o.output.value, s); err != nil {
+	if i.output.value != "" {
+		if err := printObject(i.streams.Out, i.output.value, s); err != nil {
 			return err
 		}
-	} else if err := i.table(s); err != nil {
+	} else if err := i.table(s, besides); err != nil {
 		return err
 	}
 	lossy := slices.ContainsFunc(s.Secrets, func(said imported) bool { return said.Lossy })
@@ -55,10 +58,10 @@ func (i *importing) tell() error {
 	return nil
 }
 
-func (i *importing) table(s importSummary) error {
-	var out io.Writer = i.o.streams.Out
-	if i.to == nil && !i.o.dryRun {
-		out = i.o.streams.ErrOut // the manifests went to the other one
+func (i *importing) table(s importSummary, besides []string) error {
+	var out io.Writer = i.streams.Out
+	if i.to == nil && !i.dryRun {
+		out = i.streams.ErrOut // the manifests went to the other one
 	}
 	counts := newTable(out)
 	counts.header([]string{"IMPORTED", "UNCHANGED", "LEFT", "FAILED"})
@@ -94,7 +97,7 @@ func (i *importing) table(s importSummary) error {
 	if err := rows.flush(); err != nil {
 		return err
 	}
-	i.notes(s, often)
+	i.tellNotes(often, besides)
 	return nil
 }
 
@@ -115,20 +118,12 @@ func oftenSaid(all []imported) map[string]int {
 	return times
 }
 
-func (i *importing) notes(s importSummary, often map[string]int) {
-	tell := func(format string, args ...any) {
-		fmt.Fprintln(i.o.streams.ErrOut, "note:", visible(fmt.Sprintf(format, args...)))
-	}
+func (i *importing) tellNotes(often map[string]int, besides []string) {
+	tell := func(note string) { fmt.Fprintln(i.streams.ErrOut, "note:", visible(note)) }
 	for _, note := range slices.Sorted(maps.Keys(often)) {
-		tell("of %d secrets: %s", often[note], note)
+		tell(fmt.Sprintf("of %d secrets: %s", often[note], note))
 	}
-	if s.Backups > 0 {
-		tell("copies that VSecM kept of what its secrets were, and that were left out: %d", s.Backups)
-	}
-	if len(s.OtherFiles) > 0 {
-		tell("not VSecM's, and left out: %s", someOf(s.OtherFiles))
-	}
-	if s.Imported > 0 {
-		tell("when VSecM created a secret has no place in an object, nor has the correlation ID of its log; -o json lists the former")
+	for _, note := range besides {
+		tell(note)
 	}
 }

@@ -1,14 +1,9 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"slices"
-	"time"
 
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
@@ -19,23 +14,14 @@ import (
 )
 
 type importVSecMOptions struct {
-	streams genericiooptions.IOStreams
-	conn    *connection
-	now     func() time.Time
-
-	source     string
-	rootKey    string
-	name       string
-	toDir      string
-	namespaces []string
-	dryRun     bool
-	overwrite  bool
-	recipients recipientFlags
-	output     outputFlag
+	importFlags
+	source  string
+	rootKey string
+	name    string
 }
 
 func newImportVSecM(streams genericiooptions.IOStreams, conn *connection) *cobra.Command {
-	o := importVSecMOptions{streams: streams, conn: conn, now: time.Now, output: outputFlag{forms: []string{"json"}}}
+	o := importVSecMOptions{importFlags: newImportFlags(streams)}
 	cmd := &cobra.Command{
 		Use:   "vsecm EXPORT|DIR --root-key FILE [--to-dir DIR] [flags]",
 		Short: "Import the secrets of VMware Secrets Manager",
@@ -90,14 +76,7 @@ VSecM made of it: the report says which.`,
 	}
 	cmd.Flags().StringVar(&o.rootKey, "root-key", "", "The `FILE` of VSecM's root key, or - for standard input")
 	cmd.Flags().StringVar(&o.name, "name", "", "What is read is one ciphertext, that of the secret `NAME`")
-	cmd.Flags().StringVar(&o.toDir, "to-dir", "", "Write files in this `DIR`; made if it is not there")
-	cmd.Flags().StringArrayVarP(&o.namespaces, "namespace", "n", nil, "The `NAMESPACE` for all of them, whatever the records say. May be repeated")
-	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "Write nothing, and say what would be done")
-	cmd.Flags().BoolVar(&o.overwrite, "overwrite", false, "Replace what stands in DIR already")
-	o.recipients.addTo(cmd)
-	o.output.addTo(cmd, "Form of the report; with --to-dir or --dry-run")
-	_ = cmd.MarkFlagDirname("to-dir")
-	_ = cmd.RegisterFlagCompletionFunc("namespace", completeNamespaces(conn))
+	o.addTo(cmd, conn, "The `NAMESPACE` for all of them, whatever the records say. May be repeated")
 	_ = cmd.RegisterFlagCompletionFunc("name", cobra.NoFileCompletions)
 	return cmd
 }
@@ -108,17 +87,8 @@ func (o *importVSecMOptions) check() error {
 		return withHint(errors.New("nothing opens the secrets"), "name the file of VSecM's root key with --root-key")
 	case o.rootKey == "-" && o.source == "-":
 		return errors.New("standard input can be the export or the root key, not both")
-	case o.output.value != "" && o.toDir == "" && !o.dryRun:
-		return errors.New("-o is for the report, which goes to standard output with --to-dir or --dry-run alone")
-	case o.overwrite && o.toDir == "":
-		return errors.New("--overwrite is for files: it needs --to-dir")
 	}
-	for _, namespace := range o.namespaces {
-		if err := encrypt.ValidateNamespace(namespace); err != nil {
-			return fmt.Errorf("--namespace: %w", err)
-		}
-	}
-	return nil
+	return o.importFlags.check()
 }
 
 func (o *importVSecMOptions) run(ctx context.Context) error {
@@ -144,8 +114,11 @@ func (o *importVSecMOptions) run(ctx context.Context) error {
 	}
 	defer source.close()
 	o.fallBackTo(root)
-	i := &importing{o: o, key: key, keyID: root.KeyID(), p: p, source: source}
-	return i.run(ctx)
+	if err := o.tryKey(ctx, source, key, root.KeyID()); err != nil {
+		return err
+	}
+	i := &importing{importFlags: &o.importFlags, p: p, candidates: o.candidates(source, key), besides: source.besides}
+	return i.run(ctx, fmt.Sprintf("importing %d secrets", len(source.items)))
 }
 
 // openRootKey reads the root key: its text, an age file of it, or the Secret that VSecM keeps it in.
@@ -193,60 +166,4 @@ func (o *importVSecMOptions) fallBackTo(root *unseal.RootKey) {
 		}
 		return root.Recipient(), nil
 	}
-}
-
-// A vsecmSource is what is imported.
-type vsecmSource struct {
-	items  []vsecm.Item
-	folder *vsecm.Folder // nil for an export
-}
-
-func (s *vsecmSource) close() {
-	if s.folder != nil {
-		_ = s.folder.Close() // it was only read
-	}
-}
-
-func (o *importVSecMOptions) open() (*vsecmSource, error) {
-	if o.source != "-" {
-		info, err := os.Stat(o.source)
-		switch {
-		case err != nil:
-			return nil, err
-		case info.IsDir() && o.name != "":
-			return nil, errors.New("--name is for one ciphertext, and the source is a folder")
-		case info.IsDir():
-			folder, err := vsecm.OpenFolder(o.source)
-			if err != nil {
-				return nil, err
-			}
-			return &vsecmSource{items: folder.Items, folder: folder}, nil
-		case info.Mode()&(fs.ModeSocket|fs.ModeDevice) != 0:
-			return nil, fmt.Errorf("%s is neither a file nor a folder", o.source)
-		}
-	}
-	data, err := readBounded(o.streams, o.source, vsecm.MaxExportSize)
-	if err != nil {
-		return nil, err
-	}
-	if o.name != "" {
-		return &vsecmSource{items: []vsecm.Item{vsecm.ReadCiphertext(o.name, data)}}, nil
-	}
-	items, err := vsecm.ReadExport(data)
-	if err != nil {
-		err = fmt.Errorf("%s: %w", inputName(o.source), err)
-		if !bytes.Contains(data[:min(len(data), 64)], []byte("{")) {
-			err = withHint(err, "one ciphertext without a name is imported with --name")
-		}
-		return nil, err
-	}
-	return &vsecmSource{items: items}, nil
-}
-
-// besides says what else was in the folder.
-func (s *vsecmSource) besides() (backups int, others []string) {
-	if s.folder == nil {
-		return 0, nil
-	}
-	return s.folder.Backups, slices.Clone(s.folder.Others)
 }
