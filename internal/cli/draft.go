@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
@@ -211,17 +209,7 @@ func (d *draft) wrap(err error) error {
 
 // sealAll seals the values of every draft, on every core.
 func sealAll(ctx context.Context, drafts []*draft, now time.Time) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(runtime.GOMAXPROCS(0))
-	for _, d := range drafts {
-		group.Go(func() error {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			return d.seal(now)
-		})
-	}
-	return group.Wait()
+	return onEveryCore(ctx, len(drafts), func(i int) error { return drafts[i].seal(now) })
 }
 
 func (d *draft) seal(now time.Time) error {

@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
@@ -343,26 +341,22 @@ type documents struct {
 // readDocuments reads all files, on every core.
 func (o *encryptOptions) readDocuments(files []manifestFile) []documents {
 	read := make([]documents, len(files))
-	var group errgroup.Group
-	group.SetLimit(runtime.GOMAXPROCS(0))
-	for i, f := range files {
-		group.Go(func() error {
-			ds := &read[i]
-			data, err := readBounded(o.streams, f.path, encrypt.MaxFileSize)
-			if err != nil {
-				ds.err = err
-				return nil
-			}
-			defer clear(data)
-			var faults []*encrypt.Fault
-			ds.secrets, ds.skipped, faults = encrypt.ReadSecrets(inputName(f.path), data)
-			if len(faults) > 0 {
-				ds.err = faultsError(faults)
-			}
+	// Each has its own error, told in the order of the files.
+	_ = onEveryCore(context.Background(), len(files), func(i int) error {
+		ds := &read[i]
+		data, err := readBounded(o.streams, files[i].path, encrypt.MaxFileSize)
+		if err != nil {
+			ds.err = err
 			return nil
-		})
-	}
-	_ = group.Wait() // each has its own error, told in the order of the files
+		}
+		defer clear(data)
+		var faults []*encrypt.Fault
+		ds.secrets, ds.skipped, faults = encrypt.ReadSecrets(inputName(files[i].path), data)
+		if len(faults) > 0 {
+			ds.err = faultsError(faults)
+		}
+		return nil
+	})
 	return read
 }
 

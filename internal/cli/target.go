@@ -2,16 +2,15 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 
-	"golang.org/x/sync/errgroup"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
@@ -199,15 +198,10 @@ func (t *target) appended() ([]byte, error) {
 // marshalAll is [encrypt.MarshalYAML] on every core.
 func marshalAll(objects []*v1alpha1.EncryptedSecret) ([]byte, error) {
 	texts := make([][]byte, len(objects))
-	var group errgroup.Group
-	group.SetLimit(runtime.GOMAXPROCS(0))
-	for i, o := range objects {
-		group.Go(func() (err error) {
-			texts[i], err = encrypt.MarshalYAML(o)
-			return err
-		})
-	}
-	err := group.Wait()
+	err := onEveryCore(context.Background(), len(objects), func(i int) (err error) {
+		texts[i], err = encrypt.MarshalYAML(objects[i])
+		return err
+	})
 	return bytes.Join(texts, []byte("---\n")), err
 }
 
