@@ -48,7 +48,7 @@ fuzz: ## Fuzz each target for FUZZTIME (30s)
 
 .PHONY: bench
 bench: build ## Measure beside age, kubeseal, sops and git, as ratios
-	bench/run.sh
+	bench/run.sh -record bench
 
 .PHONY: soak
 soak: ## Kill Safe and its store 500 times in the middle of their work

@@ -13,7 +13,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"time"
 )
@@ -61,17 +60,23 @@ func (k kibibytes) String() string { return fmt.Sprintf("%.1f KiB", float64(k)) 
 
 func (r row) ratio() float64 { return r.ours.amount() / r.theirs.amount() }
 
+// verdict tells whether a row's aim is met; nothing, where it has none.
+func (r row) verdict() string {
+	switch {
+	case r.aim == 0:
+		return ""
+	case r.ratio() > r.aim:
+		return "missed"
+	}
+	return "met"
+}
+
 func (r row) String() string {
-	aim, verdict := "—", ""
+	aim := "—"
 	if r.aim > 0 {
 		aim = fmt.Sprintf("≤ %.3g", r.aim)
-		verdict = "met"
-		if r.ratio() > r.aim {
-			verdict = "missed"
-		}
 	}
-	return fmt.Sprintf("| %s | %s | %s | %s | %.2f | %s | %s |",
-		r.work, r.beside, r.ours, r.theirs, r.ratio(), aim, verdict)
+	return fmt.Sprintf("| %s | %s | %s | %s | %.2f | %s | %s |", r.work, r.beside, r.ours, r.theirs, r.ratio(), aim, r.verdict())
 }
 
 func main() {
@@ -80,17 +85,22 @@ func main() {
 	runs := flag.Int("runs", 31, "how often each program is run")
 	manifests := flag.Int("manifests", 10_000, "how many manifests are re-encrypted")
 	only := flag.String("only", "", "only the parts whose name contains this: one, thousand, open, reencrypt, sync, push, file, start, cluster, gitops, serve, watch, size")
+	recordIn := flag.String("record", "", "folder whose README.md gets the table of a whole run, and a chart beside it")
 	flag.Parse()
+	if *recordIn != "" && *only != "" {
+		fmt.Fprintln(os.Stderr, "error: -record is for a whole run, and -only measures a part")
+		os.Exit(2)
+	}
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, *bin, *tools, *runs, *manifests, *only); err != nil {
+	if err := run(ctx, *bin, *tools, *runs, *manifests, *only, *recordIn); err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, bin, tools string, runs, manifests int, only string) error {
+func run(ctx context.Context, bin, tools string, runs, manifests int, only, recordIn string) error {
 	dir, err := os.MkdirTemp("", "vsecm-bench-")
 	if err != nil {
 		return err
@@ -134,16 +144,16 @@ func run(ctx context.Context, bin, tools string, runs, manifests int, only strin
 		fmt.Fprintln(os.Stderr, "measuring:", part.name)
 		measured, err := part.measure(ctx)
 		if err != nil {
+			// What took minutes to measure is not thrown away for what did not work.
+			_, _ = os.Stdout.Write(table(rows, time.Now()))
 			return fmt.Errorf("%s: %w", part.name, err)
 		}
 		rows = append(rows, measured...)
 	}
 
-	fmt.Printf("%s, %s/%s, %d cores\n\n", runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU())
-	fmt.Println("| work | beside | ours | theirs | ratio | aim | |")
-	fmt.Println("| --- | --- | ---: | ---: | ---: | --- | --- |")
-	for _, r := range rows {
-		fmt.Println(r)
+	measured := table(rows, time.Now())
+	if _, err := os.Stdout.Write(measured); err != nil || recordIn == "" {
+		return err
 	}
-	return nil
+	return record(recordIn, measured, rows)
 }
