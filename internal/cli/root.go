@@ -235,7 +235,11 @@ func faultsError(faults []*encrypt.Fault) error {
 	for i, f := range faults {
 		errs[i] = f
 	}
-	return errors.Join(errs...)
+	err := errors.Join(errs...)
+	if errors.Is(err, encrypt.ErrMergeConflict) {
+		return withHint(err, "keep one side of each key, and delete the lines with <<<<<<<, ======= and >>>>>>>")
+	}
+	return err
 }
 
 func noArgs(cmd *cobra.Command, args []string) error {

@@ -45,7 +45,7 @@ func TestReadManifestsNamesEveryFault(t *testing.T) {
 		"a control character":         {meta + "spec:\n  scope: \x01\n", []string{"f.yaml:5: not valid YAML: control characters are not allowed"}},
 		"not UTF-8":                   {meta + "spec:\n  scope: \xff\n", []string{"f.yaml:5: not UTF-8"}},
 		"UTF-16, as of PowerShell":    {"\xff\xfe" + strings.Join(strings.Split(good, ""), "\x00") + "\x00", []string{"f.yaml:1: not UTF-8"}},
-		"a merge conflict":            {meta + "<<<<<<< HEAD\n" + data + "=======\n>>>>>>> x\n", []string{"f.yaml:4: not valid YAML: unresolved merge conflict"}},
+		"a merge conflict":            {meta + "<<<<<<< HEAD\n" + data + "=======\n>>>>>>> x\n", []string{"f.yaml:4: unresolved merge conflict: the line begins with <<<<<<<"}},
 		"a NUL":                       {meta + data + "\x00", []string{"f.yaml:7: not valid YAML: control characters"}},
 		"an unknown version":          {strings.Replace(good, "v1alpha1", "v9", 1), []string{`f.yaml:1: apiVersion: unknown version "vsecm.com/v9"`}},
 		"an unknown kind":             {strings.Replace(good, "EncryptedSecret", "Sealed", 1), []string{`f.yaml:2: kind: unknown kind "Sealed"`}},

@@ -64,23 +64,11 @@ func syntaxFault(file string, data []byte, err error) *Fault {
 	if m := yamlErrorAnchor.FindStringSubmatch(text); m != nil {
 		f.Line, text = lineOf(data, "*"+m[1]), "an alias without its anchor"
 	}
-	if line := conflictLine(data); line > 0 {
-		f.Line, text = line, "unresolved merge conflict"
-	}
 	f.Err = fmt.Errorf("not valid YAML: %s", text)
-	return f
-}
-
-// conflictLine returns the line of git's first conflict mark, or 0.
-func conflictLine(data []byte) int {
-	line := 0
-	for text := range bytes.Lines(data) {
-		line++
-		if bytes.HasPrefix(text, []byte("<<<<<<< ")) {
-			return line
-		}
+	if line, mark := conflictMark(data); line > 0 {
+		f.Line, f.Err = line, fmt.Errorf("%w: the line begins with %s", ErrMergeConflict, mark)
 	}
-	return 0
+	return f
 }
 
 // controlLine returns the line of the first character that YAML does not take.
