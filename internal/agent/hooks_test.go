@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/vsecm/kubectl-vsecm/internal/fetch"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/pkg/workload"
 )
 
@@ -218,7 +219,7 @@ func TestACommandIsEndedWithItsChildren(t *testing.T) {
 	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- must(NewCommandHook(script+" with arguments")).run(ctx, newFamily()) }()
-	eventually(t, "the command runs", exists(filepath.Join(dir, "child")))
+	wait.For(t, "the command runs", exists(filepath.Join(dir, "child")))
 	cancel()
 	if err := <-done; err == nil {
 		t.Error("a command that was killed was a success")
@@ -227,7 +228,7 @@ func TestACommandIsEndedWithItsChildren(t *testing.T) {
 	if _, err := fmt.Sscan(string(must(os.ReadFile(filepath.Join(dir, "child")))), &child); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "its child is gone", func() error { return gone(child) })
+	wait.For(t, "its child is gone", func() error { return gone(child) })
 }
 
 // gone reports whether a process runs no more: it may wait to be reaped.

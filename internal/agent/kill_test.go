@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/vsecm/kubectl-vsecm/internal/fetch"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/pkg/workload"
 )
 
@@ -69,7 +70,7 @@ func TestPromise07_AReaderNeverSeesHalfAVersionOfAKilledAgent(t *testing.T) {
 		}
 	}
 	launch()
-	eventually(t, "a first version", func() error {
+	wait.For(t, "a first version", func() error {
 		_, err := os.ReadFile(filepath.Join(dir, "o2", "k3"))
 		return err
 	})
@@ -109,7 +110,7 @@ func TestPromise07_AReaderNeverSeesHalfAVersionOfAKilledAgent(t *testing.T) {
 			t.Fatal(err)
 		}
 		// It has to have written since it was started, or nothing was interrupted.
-		eventually(t, "a newer version", func() error {
+		wait.For(t, "a newer version", func() error {
 			if now, err := os.Readlink(filepath.Join(dir, "..data")); err != nil || now == before {
 				return fmt.Errorf("still %s, %v", now, err)
 			}
@@ -134,7 +135,7 @@ func TestPromise07_AReaderNeverSeesHalfAVersionOfAKilledAgent(t *testing.T) {
 	r := start(t, Config{Target: &fetch.Target{Dir: dir}})
 	r.safe(password("the last"))
 	holds(t, filepath.Join(dir, "db", "password"), "the last")
-	eventually(t, "what is left", func() error {
+	wait.For(t, "what is left", func() error {
 		entries, err := os.ReadDir(dir)
 		var names []string
 		for _, e := range entries {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/vsecm/kubectl-vsecm/internal/fetch"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/pkg/workload"
 )
 
@@ -132,7 +133,7 @@ func TestAProgramIsSentASignal(t *testing.T) {
 	r.safe(password("one"))
 	holds(t, filepath.Join(dir, "said"), "one")
 	r.safe(password("two"))
-	eventually(t, "the signal", exists(filepath.Join(dir, "hup")))
+	wait.For(t, "the signal", exists(filepath.Join(dir, "hup")))
 	holds(t, filepath.Join(dir, "said"), "one")
 }
 
@@ -164,7 +165,7 @@ func TestAProgramThatDoesNotEndIsKilled(t *testing.T) {
 	if _, err := fmt.Sscan(string(must(os.ReadFile(filepath.Join(dir, "child")))), &child); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "its child is gone", func() error { return gone(child) })
+	wait.For(t, "its child is gone", func() error { return gone(child) })
 }
 
 // The agent is a process here: it passes signals on, ends its program when it is
@@ -204,8 +205,8 @@ func TestAnAgentIsTheFirstProcessOfAContainer(t *testing.T) {
 	agent := cmd.Process.Pid
 	if alone != nil {
 		agent = childrenOf(t, agent)[0]
-		eventually(t, "the orphan ends", exists(filepath.Join(dir, "over")))
-		eventually(t, "the orphan is reaped", func() error {
+		wait.For(t, "the orphan ends", exists(filepath.Join(dir, "over")))
+		wait.For(t, "the orphan is reaped", func() error {
 			if left := childrenOf(t, agent); len(left) != 1 {
 				return fmt.Errorf("beside the program there are others among %v", left)
 			}
@@ -215,7 +216,7 @@ func TestAnAgentIsTheFirstProcessOfAContainer(t *testing.T) {
 	if err := syscall.Kill(agent, syscall.SIGUSR1); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the signal is passed on", exists(filepath.Join(dir, "usr1")))
+	wait.For(t, "the signal is passed on", exists(filepath.Join(dir, "usr1")))
 	if err := syscall.Kill(agent, syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -269,9 +270,9 @@ func TestWhatACommandLeavesBehindIsReaped(t *testing.T) {
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		_ = cmd.Wait()
 	})
-	eventually(t, "the orphan ends", exists(filepath.Join(dir, "over")))
+	wait.For(t, "the orphan ends", exists(filepath.Join(dir, "over")))
 	agent := childrenOf(t, cmd.Process.Pid)[0]
-	eventually(t, "the orphan is reaped", func() error {
+	wait.For(t, "the orphan is reaped", func() error {
 		if left := childrenOf(t, agent); len(left) != 0 {
 			return fmt.Errorf("there are %v", left)
 		}

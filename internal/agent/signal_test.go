@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 )
 
 // playSignalled is a server: the parent starts a worker of the same name, and
@@ -52,7 +54,7 @@ func serverIn(t *testing.T, dir, name string) *exec.Cmd {
 		_ = cmd.Wait()
 	})
 	for _, who := range []string{"parent", "worker"} {
-		eventually(t, who, func() error { _, err := os.Stat(filepath.Join(dir, who+".runs")); return err })
+		wait.For(t, who, func() error { _, err := os.Stat(filepath.Join(dir, who+".runs")); return err })
 	}
 	return cmd
 }
@@ -68,7 +70,7 @@ func TestAServerIsSignalledByNameAndItsWorkersAreNot(t *testing.T) {
 	if err := (SignalHook{Signal: syscall.SIGHUP, Process: name}).run(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the server is told", exists(filepath.Join(dir, "parent.hup")))
+	wait.For(t, "the server is told", exists(filepath.Join(dir, "parent.hup")))
 	if exists(filepath.Join(dir, "worker.hup"))() == nil {
 		t.Error("so was its worker")
 	}
@@ -84,7 +86,7 @@ func TestAProcessIsSignalledByItsPIDFile(t *testing.T) {
 	if err := (SignalHook{Signal: syscall.SIGHUP, PIDFile: file}).run(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the server is told", exists(filepath.Join(dir, "parent.hup")))
+	wait.For(t, "the server is told", exists(filepath.Join(dir, "parent.hup")))
 }
 
 // A PID file may be old, foreign, or somebody's trap. Nobody is signalled then.

@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,15 +9,15 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/prometheus/procfs"
 	"go.uber.org/goleak"
 
 	"github.com/vsecm/kubectl-vsecm/internal/fetch"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/logs"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/pkg/workload"
 )
 
@@ -45,42 +44,6 @@ var roles = map[string]func(){
 	"beside":    playBeside,
 }
 
-// patience is how long a condition may take that is due at once.
-const patience = time.Minute
-
-func eventually(t testing.TB, what string, ok func() error) {
-	t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		err := ok()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: %v", what, err)
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
-}
-
-// A buffer is a log so far.
-type buffer struct {
-	mu    sync.Mutex
-	bytes bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.bytes.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.bytes.String()
-}
-
 // A feed is a Safe whose answers the test gives.
 type feed struct {
 	answers chan func(func(*workload.Secrets), func(error))
@@ -104,7 +67,7 @@ func (f *feed) Close() error { return nil }
 type running struct {
 	t    testing.TB
 	feed *feed
-	log  *buffer
+	log  *logs.Buffer
 	stop context.CancelFunc
 	done chan struct{}
 	code int // once done is closed
@@ -120,7 +83,7 @@ func start(t testing.TB, c Config) *running {
 
 func startWith(t testing.TB, ctx context.Context, stop context.CancelFunc, c Config) *running {
 	r := &running{
-		t: t, log: &buffer{}, stop: stop, done: make(chan struct{}),
+		t: t, log: &logs.Buffer{}, stop: stop, done: make(chan struct{}),
 		feed: &feed{answers: make(chan func(func(*workload.Secrets), func(error)))},
 	}
 	c.Log = slog.New(slog.NewTextHandler(r.log, nil))
@@ -157,7 +120,7 @@ func (r *running) fails(err error) {
 
 func (r *running) logs(text string) {
 	r.t.Helper()
-	eventually(r.t, "the log", func() error {
+	wait.For(r.t, "the log", func() error {
 		if !strings.Contains(r.log.String(), text) {
 			return fmt.Errorf("%q is not in\n%s", text, r.log)
 		}
@@ -183,7 +146,7 @@ func secretsOf(values map[string]string) *workload.Secrets {
 
 func holds(t testing.TB, file, want string) {
 	t.Helper()
-	eventually(t, file, func() error {
+	wait.For(t, file, func() error {
 		got, err := os.ReadFile(file)
 		if err == nil && string(got) != want {
 			err = fmt.Errorf("it holds %q, want %q", got, want)

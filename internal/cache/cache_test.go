@@ -14,6 +14,7 @@ import (
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/internal/identity"
 	"github.com/vsecm/kubectl-vsecm/internal/store"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
 
@@ -281,7 +282,7 @@ func TestLabelsAreNoNewVersion(t *testing.T) {
 	o.Annotations = map[string]string{v1alpha1.AnnotationPath: "elsewhere.yaml"}
 	r.apply(o)
 	key := store.KeyOf(o)
-	eventually(t, "the cache holds the object that the store holds", func() bool {
+	wait.Until(t, "the cache holds the object that the store holds", func() bool {
 		held, err := r.store.Get(t.Context(), key)
 		r.cache.mu.RLock()
 		defer r.cache.mu.RUnlock()
@@ -326,7 +327,7 @@ func TestDeletedObjectsAreGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	etag := tagOf([]*version{newVersion(mustGet(t, r.store, "shop", "other"))})
-	eventually(t, "one is gone", func() bool { return r.cache.ETag(db) == etag })
+	wait.Until(t, "one is gone", func() bool { return r.cache.ETag(db) == etag })
 	r.expect(db, map[string]string{"other/password": "x"})
 
 	// Deleted while nobody watches.
@@ -338,7 +339,7 @@ func TestDeletedObjectsAreGone(t *testing.T) {
 	}
 	r.expect(db, map[string]string{"other/password": "x"})
 	run(t, r.cache, r.store)
-	eventually(t, "the other is gone", func() bool { return r.cache.ETag(db) == emptyTag })
+	wait.Until(t, "the other is gone", func() bool { return r.cache.ETag(db) == emptyTag })
 	r.expect(db, nil)
 	if n := len(r.cache.vault.held); n != 0 {
 		t.Errorf("%d values are kept of no object", n)

@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -19,14 +18,13 @@ import (
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/internal/identity"
 	"github.com/vsecm/kubectl-vsecm/internal/store"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/logs"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// patience bounds every wait. It only ends a test that has failed.
-const patience = 30 * time.Second
 
 const owner = "shop.main"
 
@@ -42,7 +40,7 @@ type room struct {
 	other *unseal.RootKey // which the cache does not hold
 	store *store.Dir
 	cache *Cache
-	log   *lockedBuffer
+	log   *logs.Buffer
 	reg   *prometheus.Registry // of the first cache
 	stop  func() error
 }
@@ -50,7 +48,7 @@ type room struct {
 // newRoom returns a room whose cache does not run yet.
 func newRoom(t testing.TB) *room {
 	t.Helper()
-	r := &room{t: t, key: generate(t), other: generate(t), log: new(lockedBuffer)}
+	r := &room{t: t, key: generate(t), other: generate(t), log: new(logs.Buffer)}
 	dir, err := store.OpenDir(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -95,7 +93,7 @@ func run(t testing.TB, c *Cache, s store.Store) (stop func() error) {
 			t.Errorf("Run ended with %v", err)
 		}
 	})
-	eventually(t, "the cache is synced", c.Synced)
+	wait.Until(t, "the cache is synced", c.Synced)
 	return stop
 }
 
@@ -106,16 +104,6 @@ func generate(t testing.TB) *unseal.RootKey {
 		t.Fatal(err)
 	}
 	return key
-}
-
-// eventually waits until ok holds.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not seen: %s", what)
-		}
-	}
 }
 
 // seal returns an object whose values are sealed to key, for where they are.
@@ -169,7 +157,7 @@ func (r *room) applyAndSee(o *v1alpha1.EncryptedSecret) {
 func (r *room) see(o *v1alpha1.EncryptedSecret) {
 	r.t.Helper()
 	want := newVersion(o).digest
-	eventually(r.t, "the cache knows the new object", func() bool {
+	wait.Until(r.t, "the cache knows the new object", func() bool {
 		r.cache.mu.RLock()
 		defer r.cache.mu.RUnlock()
 		known := r.cache.objects[store.KeyOf(o)]
@@ -233,21 +221,3 @@ func (r *room) gauge(name string) int {
 }
 
 func (r *room) opened() int { return int(testutil.ToFloat64(r.cache.metrics.opened)) }
-
-// lockedBuffer is a log that may be read while it is written.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}

@@ -2,6 +2,8 @@ package cache
 
 import (
 	"testing"
+
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 )
 
 func TestASnapshotIsOfOneMoment(t *testing.T) {
@@ -23,7 +25,7 @@ func TestASnapshotIsOfOneMoment(t *testing.T) {
 	// The next version does not open: the one before it is served, and both are in a snapshot.
 	bad := seal(t, r.other, "shop", "db", map[string]string{"password": "two"})
 	r.apply(bad)
-	eventually(t, "the version before is kept", func() bool { return r.cache.Snapshot()[2].Before.Object != nil })
+	wait.Until(t, "the version before is kept", func() bool { return r.cache.Snapshot()[2].Before.Object != nil })
 	next := r.cache.Snapshot()[2]
 	if next.Newest.Object.Spec.EncryptedData["password"] != bad.Spec.EncryptedData["password"] ||
 		next.Before.Object.Spec.EncryptedData["password"] != was || next.Before.Version != taken[2].Newest.Version || next.Newest.Version == next.Before.Version {

@@ -12,6 +12,7 @@ import (
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/internal/answer"
 	"github.com/vsecm/kubectl-vsecm/internal/store"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/pkg/template"
 )
 
@@ -84,7 +85,7 @@ func TestTemplateIsExecutedOnceAVersion(t *testing.T) {
 	labelled := o.DeepCopy()
 	labelled.Labels = map[string]string{"a": "b"}
 	r.applyAndSee(labelled)
-	eventually(t, "the labels arrive", func() bool {
+	wait.Until(t, "the labels arrive", func() bool {
 		now, err := r.store.Get(t.Context(), store.Key{Namespace: "shop", Name: "db"})
 		return err == nil && now.Labels["a"] == "b"
 	})

@@ -14,6 +14,7 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/internal/identity"
 	"github.com/vsecm/kubectl-vsecm/internal/store"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 )
 
 func TestWaitReturnsWhenTheTagIsAnother(t *testing.T) {
@@ -54,7 +55,7 @@ func TestWaitForAWorkloadThatReadsNothing(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- r.cache.Wait(ctx, db, r.cache.ETag(db)) }()
-	eventually(t, "it waits", func() bool {
+	wait.Until(t, "it waits", func() bool {
 		r.cache.mu.RLock()
 		defer r.cache.mu.RUnlock()
 		return r.cache.audiences[db] != nil

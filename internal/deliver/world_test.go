@@ -32,6 +32,7 @@ import (
 	"github.com/vsecm/kubectl-vsecm/internal/kubestore"
 	"github.com/vsecm/kubectl-vsecm/internal/store"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/controlplane"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/logs"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
@@ -401,31 +402,13 @@ func (w *wire) requests() []string {
 	return lines
 }
 
-// A syncBuffer is a log.
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
 // A safe is a replica: its store runs until the test ends.
 type safe struct {
 	*deliver.Controller
 	store  *kubestore.Store
 	gate   *unseal.Gate
 	events *recorder
-	log    *syncBuffer
+	log    *logs.Buffer
 	wire   *wire
 	reg    *prometheus.Registry
 	stop   func() // ends its leadership
@@ -435,7 +418,7 @@ type safe struct {
 func (w *world) safe(t testing.TB, options ...func(*deliver.Config)) *safe {
 	t.Helper()
 	s := &safe{
-		gate: unseal.NewGate(), events: &recorder{}, log: &syncBuffer{}, reg: prometheus.NewRegistry(),
+		gate: unseal.NewGate(), events: &recorder{}, log: &logs.Buffer{}, reg: prometheus.NewRegistry(),
 		wire: &wire{sent: make(map[string]int)},
 	}
 	s.unseal(t, w.key)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/internal/kube"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/controlplane"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/logs"
 )
 
 func TestAnEventIsWhereKubectlShowsIt(t *testing.T) {
@@ -152,7 +153,7 @@ func TestOneThatCannotBeWrittenIsDroppedAndSaidOnce(t *testing.T) {
 		missing.Event(object("no-such-namespace", "db"), true, "Unreadable", fmt.Sprint(i))
 	}
 	missing.Event(object(ns, "db"), true, "Unreadable", "this one can")
-	for r, log := range map[*Recorder]*buffer{forbidden: forbiddenLog, missing: missingLog} {
+	for r, log := range map[*Recorder]*logs.Buffer{forbidden: forbiddenLog, missing: missingLog} {
 		until(t, "three are dropped", func() bool { return testutil.ToFloat64(r.dropped) == 3 })
 		if n := strings.Count(log.String(), "cannot be written"); n != 1 {
 			t.Errorf("said %d times:\n%s", n, log)

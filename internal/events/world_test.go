@@ -1,7 +1,6 @@
 package events
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -9,7 +8,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -18,6 +16,7 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/internal/kube"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/controlplane"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/logs"
 )
 
 // patience bounds every wait. It only ends a test that has failed.
@@ -33,9 +32,9 @@ func newRecorder(t *testing.T, client *kube.Client) *Recorder {
 	return r
 }
 
-func newLoggedRecorder(t *testing.T, client *kube.Client) (*Recorder, *buffer) {
+func newLoggedRecorder(t *testing.T, client *kube.Client) (*Recorder, *logs.Buffer) {
 	t.Helper()
-	log := &buffer{}
+	log := &logs.Buffer{}
 	return New(client, "vsecm-safe", "vsecm-safe-0", slog.New(slog.NewTextHandler(log, nil)), prometheus.NewRegistry()), log
 }
 
@@ -117,22 +116,4 @@ func until(t *testing.T, what string, condition func() bool) {
 			t.Fatalf("never: %s", what)
 		}
 	}
-}
-
-// buffer is a log that can be read while it is written.
-type buffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }

@@ -31,6 +31,7 @@ import (
 	"github.com/vsecm/kubectl-vsecm/internal/reconcile"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/controlplane"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/gitserver"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/logs"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
@@ -62,7 +63,7 @@ type world struct {
 	rootText []byte
 	gate     *unseal.Gate
 	events   *spyEvents
-	log      *syncBuffer
+	log      *logs.Buffer
 	requests *counter
 	faulty   atomic.Pointer[func(http.RoundTripper, *http.Request) (*http.Response, error)] // stands between controllers and the API server
 	mirrors  string
@@ -86,7 +87,7 @@ func newWorld(t testing.TB) *world {
 	w := &world{
 		t: t, cp: cp, ns: name, home: name + "-safe",
 		server: gitserver.New(t, gitserver.Options{}),
-		gate:   unseal.NewGate(), events: &spyEvents{}, log: &syncBuffer{}, requests: &counter{},
+		gate:   unseal.NewGate(), events: &spyEvents{}, log: &logs.Buffer{}, requests: &counter{},
 		mirrors: filepath.Join(t.TempDir(), "mirrors"),
 	}
 	w.admin = w.client(cp.Config())
@@ -472,22 +473,4 @@ func (e *spyEvents) String() string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return strings.Join(e.all, "\n")
-}
-
-// A syncBuffer is a log.
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }

@@ -1,7 +1,6 @@
 package kubestore_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -22,6 +20,7 @@ import (
 	"github.com/vsecm/kubectl-vsecm/internal/store"
 	"github.com/vsecm/kubectl-vsecm/internal/store/storetest"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/controlplane"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/logs"
 )
 
 const (
@@ -111,15 +110,15 @@ func (w *world) kubectl(t testing.TB, stdin string, args ...string) string {
 }
 
 // open returns a store that runs until the test ends, and its log.
-func (w *world) open(t testing.TB) (*kubestore.Store, *syncBuffer) {
+func (w *world) open(t testing.TB) (*kubestore.Store, *logs.Buffer) {
 	t.Helper()
 	return w.openFenced(t, nil)
 }
 
 // openFenced is open, of a store that asks held whether it may write.
-func (w *world) openFenced(t testing.TB, held func(context.Context) error) (*kubestore.Store, *syncBuffer) {
+func (w *world) openFenced(t testing.TB, held func(context.Context) error) (*kubestore.Store, *logs.Buffer) {
 	t.Helper()
-	log := &syncBuffer{}
+	log := &logs.Buffer{}
 	s := kubestore.New(w.client, slog.New(slog.NewJSONHandler(log, nil)))
 	s.FenceBy(held)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -204,24 +203,6 @@ func toJSON(t testing.TB, v any) string {
 		t.Fatal(err)
 	}
 	return string(data)
-}
-
-// A syncBuffer is a log.
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 // start starts a control plane for one test.

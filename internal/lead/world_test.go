@@ -1,7 +1,6 @@
 package lead_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -22,6 +21,7 @@ import (
 	"github.com/vsecm/kubectl-vsecm/internal/kube"
 	"github.com/vsecm/kubectl-vsecm/internal/lead"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/controlplane"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/logs"
 )
 
 // patience bounds every wait. It only ends a test that has failed.
@@ -100,7 +100,7 @@ type replica struct {
 	name  string
 	world *world
 	reg   *prometheus.Registry
-	log   safeBuffer
+	log   logs.Buffer
 	cut   cutter
 
 	mu       sync.Mutex
@@ -217,24 +217,6 @@ func (c *cutter) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, errors.Join(errors.New("the network is cut"), r.Context().Err())
 	}
 	return c.next.RoundTrip(r)
-}
-
-// safeBuffer is a log that can be read while it is written.
-type safeBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *safeBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *safeBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }
 
 // gauge returns what a replica measures: vsecm_leader.

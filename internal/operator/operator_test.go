@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/controlplane"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 )
 
 func TestATokenForThisSafeTellsWhoseItIs(t *testing.T) {
@@ -47,7 +48,7 @@ func TestTokensThatProveNothingAreRefused(t *testing.T) {
 		// Another one: the API server remembers for ten seconds what it has judged.
 		token := s.Token(t, "refused", "gone", audience)
 		s.kubectl("", "delete", "-n", "refused", "serviceaccount", "gone")
-		eventually(t, "the token is worthless", func() bool {
+		wait.Until(t, "the token is worthless", func() bool {
 			_, err := s.reviewer.Authenticate(t.Context(), token, audience, here)
 			return errors.Is(err, ErrUnauthenticated)
 		})
@@ -153,7 +154,7 @@ func TestRolesOfTheClusterDecide(t *testing.T) {
 		t.Errorf("in another namespace: %v, %v", allowed, err)
 	}
 	s.kubectl("", "delete", "-n", "roles", "rolebinding", "operator")
-	eventually(t, "the right is gone", func() bool {
+	wait.Until(t, "the right is gone", func() bool {
 		allowed, err := s.reviewer.Authorize(t.Context(), who, onSafe("unseal"))
 		return err == nil && !allowed
 	})
@@ -255,16 +256,6 @@ func answer(t *testing.T, w http.ResponseWriter, review authenticationv1.TokenRe
 	w.WriteHeader(http.StatusCreated)
 	if err := json.NewEncoder(w).Encode(review); err != nil {
 		t.Error(err)
-	}
-}
-
-// eventually waits for a condition that nothing announces.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain: %s", what)
-		}
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 )
 
 // A seal lasts until somebody unseals: what is done to its Secret meanwhile is no unseal.
@@ -43,12 +45,12 @@ func TestADeletedSecretUnsealsNothing(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, r := range all {
-				eventually(t, "the mark is obeyed", func() bool { return strings.Contains(r.keeper.Status().Reason, ", at ") })
+				wait.Until(t, "the mark is obeyed", func() bool { return strings.Contains(r.keeper.Status().Reason, ", at ") })
 			}
 			reason, was := all[0].status().Reason, s.secret().UID
 			for range 2 { // what was put back is put back again
 				tt.do(s)
-				eventually(t, "the mark is back", s.marked)
+				wait.Until(t, "the mark is back", s.marked)
 				if s.secret().UID == was {
 					t.Fatal("the Secret is the same")
 				}

@@ -17,6 +17,8 @@ import (
 	"github.com/vsecm/kubectl-vsecm/internal/cache"
 	"github.com/vsecm/kubectl-vsecm/internal/identity"
 	"github.com/vsecm/kubectl-vsecm/internal/store"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/logs"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
@@ -43,7 +45,7 @@ func TestPromise05_NoRequestThatStartsAfterASealGetsPlaintext(t *testing.T) {
 
 	s := newDirSite(t)
 	s.put(keyB, "", "")
-	var log lockedBuffer
+	var log logs.Buffer
 	gate := unseal.NewGate()
 	secrets := cache.New(gate, prometheus.NewRegistry(), slog.New(slog.NewTextHandler(&log, nil)))
 	keeper := New(Config{
@@ -57,7 +59,7 @@ func TestPromise05_NoRequestThatStartsAfterASealGetsPlaintext(t *testing.T) {
 	defer running.Wait()
 	defer stop()
 	<-keeper.Looked()
-	eventually(t, "the cache is filled", secrets.Synced)
+	wait.Until(t, "the cache is filled", secrets.Synced)
 
 	// Odd from when a seal has answered to when an unseal is asked for.
 	var phase atomic.Int64
@@ -91,7 +93,7 @@ func TestPromise05_NoRequestThatStartsAfterASealGetsPlaintext(t *testing.T) {
 		for i := range of {
 			from[i] = of[i].Load()
 		}
-		eventually(t, "requests of every reader", func() bool {
+		wait.Until(t, "requests of every reader", func() bool {
 			for i := range of {
 				if of[i].Load() < from[i]+2 {
 					return false

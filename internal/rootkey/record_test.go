@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
 
@@ -48,12 +49,12 @@ func TestAKeyThatIsKeptIsSafesThoughNoRecordCouldBeWritten(t *testing.T) {
 					t.Errorf("status %+v", st)
 				}
 				tried := place.tried.Load()
-				eventually(t, "the record is tried again, unasked", func() bool { return place.tried.Load() > tried })
+				wait.Until(t, "the record is tried again, unasked", func() bool { return place.tried.Load() > tried })
 				if s.record() != "" {
 					t.Errorf("on record: %.20s", s.record())
 				}
 				place.fails.Store(false)
-				eventually(t, "the record", func() bool { return s.record() == recipientOf(keyA).String() })
+				wait.Until(t, "the record", func() bool { return s.record() == recipientOf(keyA).String() })
 			})
 		})
 	}
@@ -78,7 +79,7 @@ func TestAReplicaFollowsThoughTheOtherCouldWriteNoRecord(t *testing.T) {
 			t.Errorf("another key: %v", err)
 		}
 	}
-	eventually(t, "the record", func() bool { return s.record() == recipientOf(keyA).String() })
+	wait.Until(t, "the record", func() bool { return s.record() == recipientOf(keyA).String() })
 }
 
 // In memory mode the record is all there is, and decides between two keys.
@@ -106,7 +107,7 @@ func TestAnUnsealedSafeSaysThatItsRecordWasEdited(t *testing.T) {
 				r.wrong = true
 				for range 2 { // whoever does it twice is undone twice
 					setRecord(t, s, recipientOf(keyB).String())
-					eventually(t, "what is wrong", func() bool {
+					wait.Until(t, "what is wrong", func() bool {
 						reason := r.keeper.Status().Reason
 						return strings.Contains(reason, string(idOf(keyB))) && strings.Contains(reason, string(idOf(key)))
 					})
@@ -116,7 +117,7 @@ func TestAnUnsealedSafeSaysThatItsRecordWasEdited(t *testing.T) {
 					if err := r.unseal(key, ""); err != nil || s.record() != recipientOf(key).String() {
 						t.Errorf("unsealing: %v", err)
 					}
-					eventually(t, "nothing is wrong any more", func() bool { return r.keeper.Status().Reason == "" })
+					wait.Until(t, "nothing is wrong any more", func() bool { return r.keeper.Status().Reason == "" })
 				}
 			})
 		})

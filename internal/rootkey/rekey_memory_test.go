@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
 
@@ -42,7 +43,7 @@ func TestARekeyOfReplicasThatKeepTheKeyInMemory(t *testing.T) {
 	}
 	left := all[2]
 	left.wrong = true
-	eventually(t, "it says what it lacks", func() bool {
+	wait.Until(t, "it says what it lacks", func() bool {
 		return strings.Contains(left.keeper.Status().Reason, "was not given the new key") && strings.Contains(left.keeper.Status().Reason, string(idOf(keyNew)))
 	})
 	left.ring(keyA)
@@ -66,7 +67,7 @@ func TestARekeyOfReplicasThatKeepTheKeyInMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	left.ring(keyNew, keyA)
-	eventually(t, "nothing is wrong any more", func() bool { return left.keeper.Status().Reason == "" })
+	wait.Until(t, "nothing is wrong any more", func() bool { return left.keeper.Status().Reason == "" })
 	left.wrong = false
 	// Giving either again to one that has both is fine.
 	for _, key := range []string{keyA, keyNew} {
@@ -79,7 +80,7 @@ func TestARekeyOfReplicasThatKeepTheKeyInMemory(t *testing.T) {
 	}
 	for _, r := range all {
 		r.untilRing(keyNew)
-		eventually(t, "it is over", func() bool { return r.keeper.Status().Rekey == nil && r.keeper.Status().Reason == "" })
+		wait.Until(t, "it is over", func() bool { return r.keeper.Status().Rekey == nil && r.keeper.Status().Reason == "" })
 	}
 	// One that starts now needs the one key.
 	late := newRig(t, s.place(), mode(memory)).run()

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
@@ -243,7 +244,7 @@ func TestOfTwoWhoRekeyAtOnceOneBegins(t *testing.T) {
 			made := s.key()
 			for _, r := range all {
 				r.untilRing(made, keyA)
-				eventually(t, "all is well", func() bool { return r.keeper.Status().Reason == "" })
+				wait.Until(t, "all is well", func() bool { return r.keeper.Status().Reason == "" })
 				r.rekeying(keyA, made, false)
 			}
 			if s.record() != recipientOf(made).String() {
@@ -278,7 +279,7 @@ func TestReplicasGoWithARekey(t *testing.T) {
 	}
 	for _, r := range all {
 		r.untilRing(keyA)
-		eventually(t, "all is well", func() bool { return r.keeper.Status().Reason == "" && r.keeper.Status().Rekey == nil })
+		wait.Until(t, "all is well", func() bool { return r.keeper.Status().Reason == "" && r.keeper.Status().Rekey == nil })
 	}
 	// Repeated anywhere, it has ended so.
 	for _, r := range all {
@@ -456,7 +457,7 @@ func TestNoStepOfARekeyBuildsOnWhatIsWrong(t *testing.T) {
 					t.Error(err)
 				}
 				r.ring(keyNew)
-				eventually(t, "all is well", func() bool { return r.keeper.Status().Reason == "" })
+				wait.Until(t, "all is well", func() bool { return r.keeper.Status().Reason == "" })
 			})
 		})
 	}

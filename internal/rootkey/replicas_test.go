@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/controlplane"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
 
@@ -142,7 +143,7 @@ func TestASealReachesReplicasThatKeepTheKeyInMemory(t *testing.T) {
 	if err := all[0].unseal(keyA, ""); err != nil || s.key() != "" {
 		t.Fatal(err)
 	}
-	eventually(t, "the other waits for its own", func() bool { return strings.Contains(all[1].keeper.Status().Reason, "waiting") })
+	wait.Until(t, "the other waits for its own", func() bool { return strings.Contains(all[1].keeper.Status().Reason, "waiting") })
 }
 
 func TestWhileTheAPIServerIsAwayNothingChanges(t *testing.T) {
@@ -170,7 +171,7 @@ func TestWhileTheAPIServerIsAwayNothingChanges(t *testing.T) {
 	// Unsealed.
 	cp.StopAPIServer(t)
 	r.keeper.hint()
-	eventually(t, "it looked in vain", func() bool { return strings.Contains(r.log.String(), "looking after the root key failed") })
+	wait.Until(t, "it looked in vain", func() bool { return strings.Contains(r.log.String(), "looking after the root key failed") })
 	if st := r.status(); st.State != Unsealed || !r.holds(keyA) {
 		t.Errorf("status %+v", st)
 	}
@@ -277,7 +278,7 @@ func TestASlowPlaceHoldsUpNeitherStatusNorSeal(t *testing.T) {
 	go func() { unsealed <- r.unseal(key, "") }()
 	<-place.in
 	go func() { sealed <- r.keeper.Seal(t.Context()) }()
-	eventually(t, "the seal is on its way", func() bool { r.keeper.turn.Lock(); defer r.keeper.turn.Unlock(); return r.keeper.held })
+	wait.Until(t, "the seal is on its way", func() bool { r.keeper.turn.Lock(); defer r.keeper.turn.Unlock(); return r.keeper.held })
 	release()
 	if err := <-unsealed; !errors.Is(err, ErrUnavailable) {
 		t.Errorf("unsealing: %v", err)

@@ -1,7 +1,6 @@
 package rootkey
 
 import (
-	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -16,6 +15,8 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/controlplane"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/logs"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
@@ -86,23 +87,6 @@ func showsNoKey(t testing.TB, what, text string, keys ...string) {
 	}
 }
 
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // A holder says what it was told.
 type holder struct{ sealed atomic.Bool }
 
@@ -114,7 +98,7 @@ type rig struct {
 	t      testing.TB
 	config Config
 	holder holder
-	log    lockedBuffer
+	log    logs.Buffer
 	keeper *Keeper
 	// wrong: something is wrong with what is kept, and an unsealed Safe may say so.
 	wrong bool
@@ -237,16 +221,6 @@ func (r *rig) unseal(text string, accept encrypt.KeyID) error {
 	return err
 }
 
-// eventually waits until ok holds.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not seen: %s", what)
-		}
-	}
-}
-
 func chmod(t testing.TB, file string, mode os.FileMode) {
 	t.Helper()
 	if err := os.Chmod(file, mode); err != nil {
@@ -258,5 +232,5 @@ func chmod(t testing.TB, file string, mode os.FileMode) {
 func eventuallyNil(t testing.TB, try func() error) {
 	t.Helper()
 	var err error
-	eventually(t, "success", func() bool { err = try(); return err == nil })
+	wait.Until(t, "success", func() bool { err = try(); return err == nil })
 }

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
 
@@ -25,7 +26,7 @@ func TestASealThatMeetsTheLastShareWins(t *testing.T) {
 	go func() { given <- r.keeper.UnsealWithShare(t.Context(), d.shares[1], nil, "") }()
 	<-place.in // the key is together, and the place is being asked
 	go func() { sealed <- r.keeper.Seal(t.Context()) }()
-	eventually(t, "the seal is on its way", func() bool { r.keeper.turn.Lock(); defer r.keeper.turn.Unlock(); return r.keeper.held })
+	wait.Until(t, "the seal is on its way", func() bool { r.keeper.turn.Lock(); defer r.keeper.turn.Unlock(); return r.keeper.held })
 	release()
 	if err := <-given; !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "sealed meanwhile") {
 		t.Errorf("the share: %v", err)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/controlplane"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
 
@@ -344,7 +345,7 @@ func TestWhatEndsACeremony(t *testing.T) {
 		},
 		"a seal elsewhere": func(t *testing.T, r *rig, s site) {
 			s.put("", marked, recipientOf(keyA).String())
-			eventually(t, "the shares are gone", func() bool { return r.keeper.Status().Progress.Given == 0 })
+			wait.Until(t, "the shares are gone", func() bool { return r.keeper.Status().Progress.Given == 0 })
 		},
 		"the key is put back": func(t *testing.T, r *rig, s site) {
 			s.put(keyA, "", recipientOf(keyA).String())

@@ -17,6 +17,7 @@ import (
 	"github.com/vsecm/kubectl-vsecm/internal/kube"
 	"github.com/vsecm/kubectl-vsecm/internal/publication"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/controlplane"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 )
 
 // A site is where tests see what is kept from outside.
@@ -145,7 +146,7 @@ func (s *secretSite) remove(resource, name string) {
 // make one of its own.
 func (s *secretSite) create(resource, name string, object runtime.Object) {
 	s.t.Helper()
-	eventually(s.t, name+" is created", func() bool {
+	wait.Until(s.t, name+" is created", func() bool {
 		err := s.client.Core.Post().Namespace(s.namespace).Resource(resource).Body(object).Do(s.t.Context()).Error()
 		if apierrors.IsAlreadyExists(err) {
 			s.remove(resource, name)

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
@@ -176,12 +177,12 @@ func TestTheRecordOfAnUnsealedSafeIsPutBack(t *testing.T) {
 			r.wrong = true // for the moment in which there is no Secret
 			for _, record := range []string{"", "scribble"} {
 				s.put(key, "", record)
-				eventually(t, "the record is back", func() bool { return s.record() == want })
+				wait.Until(t, "the record is back", func() bool { return s.record() == want })
 			}
 			if st := r.status(); st.State != Unsealed {
 				t.Errorf("status %+v", st)
 			}
-			eventually(t, "nothing is wrong any more", func() bool { return r.keeper.Status().Reason == "" })
+			wait.Until(t, "nothing is wrong any more", func() bool { return r.keeper.Status().Reason == "" })
 		})
 	}
 }
@@ -193,14 +194,14 @@ func TestAnUnsealedSafeTellsThatItsKeyIsGone(t *testing.T) {
 		key, record := s.key(), s.record()
 		s.put("{}", "", record)
 		r.wrong = true
-		eventually(t, "a warning", func() bool { return strings.Contains(r.keeper.Status().Reason, "it is gone") })
+		wait.Until(t, "a warning", func() bool { return strings.Contains(r.keeper.Status().Reason, "it is gone") })
 		if st := r.status(); st.State != Unsealed || !strings.Contains(r.log.String(), "not kept as it should be") {
 			t.Errorf("status %+v", st)
 		}
 		if err := r.unseal(key, ""); err != nil || s.key() != key {
 			t.Errorf("unsealing to put it back: %v", err)
 		}
-		eventually(t, "nothing is wrong any more", func() bool { return r.keeper.Status().Reason == "" })
+		wait.Until(t, "nothing is wrong any more", func() bool { return r.keeper.Status().Reason == "" })
 	})
 }
 

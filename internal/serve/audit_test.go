@@ -11,6 +11,7 @@ import (
 	"github.com/vsecm/kubectl-vsecm/internal/audit"
 	"github.com/vsecm/kubectl-vsecm/internal/identity"
 	"github.com/vsecm/kubectl-vsecm/internal/problem"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 )
 
 func TestEveryCallIsOneAuditLine(t *testing.T) {
@@ -18,7 +19,7 @@ func TestEveryCallIsOneAuditLine(t *testing.T) {
 	s.apply("shop", "db", map[string]string{"password": "one"})
 	s.apply("shop", "shared", map[string]string{"token": "t"}, "db")
 	db, stranger := s.client(svc("shop", "db")), s.client("spiffe://example.org/agent/x")
-	eventually(t, "the objects are in", func() bool {
+	wait.Until(t, "the objects are in", func() bool {
 		list, _, err := s.Cache.Secrets(t.Context(), identity.Workload{Namespace: "shop", Name: "db"})
 		return err == nil && len(list) == 2
 	})
@@ -76,7 +77,7 @@ func TestReadsAreServedWhenTheAuditLogFails(t *testing.T) {
 	s.audit.setBroken(true)
 	do(t, s.client(svc("shop", "db")), http.MethodGet, s.url+"/v1/secrets").values(t)
 	scraper := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	eventually(t, "the lost line is counted", func() bool {
+	wait.Until(t, "the lost line is counted", func() bool {
 		return strings.Contains(string(do(t, scraper, http.MethodGet, s.metricsURL).body), "vsecm_audit_dropped_total 1\n")
 	})
 }
@@ -90,7 +91,7 @@ func TestPromise01_NoSecretValueInLogsAuditOrMetrics(t *testing.T) {
 	s.apply("shop", "db", map[string]string{"password": value})
 	db := s.client(svc("shop", "db"))
 	var etag string
-	eventually(t, "the value is delivered", func() bool {
+	wait.Until(t, "the value is delivered", func() bool {
 		r := do(t, db, http.MethodGet, s.url+"/v1/secrets")
 		etag = r.Header.Get("ETag")
 		return r.values(t)["db/password"] == value
@@ -166,7 +167,7 @@ func TestMetricsTellRoutesAndCodesAndNothingOfTheClients(t *testing.T) {
 		"vsecm_audit_dropped_total 0",
 		"vsecm_svid_not_after_timestamp_seconds ",
 	} {
-		eventually(t, "metrics have "+want, func() bool {
+		wait.Until(t, "metrics have "+want, func() bool {
 			text = string(do(t, scraper, http.MethodGet, s.metricsURL).body)
 			return strings.Contains(text, want)
 		})

@@ -22,6 +22,7 @@ import (
 	"github.com/vsecm/kubectl-vsecm/internal/backup"
 	"github.com/vsecm/kubectl-vsecm/internal/problem"
 	"github.com/vsecm/kubectl-vsecm/internal/reconcile"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
 
@@ -85,7 +86,7 @@ func TestBackupIsOfWhatWasAskedFor(t *testing.T) {
 	a.apply("shop", "db", map[string]string{"password": theValue, "empty": ""})
 	a.apply("shop", "api", map[string]string{"token": "t\x00\xff"})
 	a.apply("bank", "db", map[string]string{"pin": "1"})
-	eventually(t, "the objects are in", func() bool { return a.Cache.Objects() == 3 })
+	wait.Until(t, "the objects are in", func() bool { return a.Cache.Objects() == 3 })
 	all := map[string]string{"shop/db/password": theValue, "shop/db/empty": "", "shop/api/token": "t\x00\xff", "bank/db/pin": "1"}
 
 	r := a.ask(a.wants(""))
@@ -242,7 +243,7 @@ func (a *archived) large() {
 	for i := range 24 {
 		a.apply("shop", fmt.Sprintf("db-%02d", i), map[string]string{"password": value})
 	}
-	eventually(a.t, "the objects are in", func() bool { return a.Cache.Objects() == 24 })
+	wait.Until(a.t, "the objects are in", func() bool { return a.Cache.Objects() == 24 })
 }
 
 // begin asks for an archive of which the caller reads what they like.
@@ -260,7 +261,7 @@ func (a *archived) begin(ctx context.Context, c *http.Client) *http.Response {
 
 func (a *archived) failed(t *testing.T) {
 	t.Helper()
-	eventually(t, "the backup has ended", func() bool { return strings.Contains(a.audit.String(), audit.Failed) })
+	wait.Until(t, "the backup has ended", func() bool { return strings.Contains(a.audit.String(), audit.Failed) })
 	lines := a.onRecord()
 	if len(lines) < 2 || lines[0].Outcome != audit.Allowed || lines[len(lines)-1].Outcome != audit.Failed {
 		t.Errorf("on record: %+v", lines)
@@ -318,7 +319,7 @@ func TestAReaderThatStallsEndsABackup(t *testing.T) {
 	a := newArchived(t, func(s *safe) { s.backupStall = 300 * time.Millisecond })
 	a.large()
 	resp := a.begin(t.Context(), a.operatorClient())
-	eventually(t, "the backup has ended", func() bool { return strings.Contains(a.audit.String(), audit.Failed) })
+	wait.Until(t, "the backup has ended", func() bool { return strings.Contains(a.audit.String(), audit.Failed) })
 	if _, err := io.ReadAll(resp.Body); err == nil || errors.Is(err, net.ErrClosed) {
 		t.Errorf("got %v", err)
 	}
@@ -339,7 +340,7 @@ func TestBackupsAreBoundedInNumber(t *testing.T) {
 	}
 	post().is(t, problem.TooManyRequests)
 	cancel()
-	eventually(t, "there is room again", func() bool { return post().StatusCode == http.StatusOK })
+	wait.Until(t, "there is room again", func() bool { return post().StatusCode == http.StatusOK })
 }
 
 func TestALongListOfWhatDoesNotOpenHasRoomInATrailer(t *testing.T) {

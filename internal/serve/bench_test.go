@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsecm/kubectl-vsecm/internal/attempts"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 )
 
 const (
@@ -41,7 +42,7 @@ func BenchmarkFetch(b *testing.B) {
 			s.apply("shop", "db", map[string]string{"password": strings.Repeat("x", size)})
 			c := s.client(svc("shop", "db"), protocol.option, func(t *http.Transport) { t.MaxIdleConnsPerHost = 2 * benchClients })
 			var answer reply
-			eventually(b, "the object is served", func() bool {
+			wait.Until(b, "the object is served", func() bool {
 				answer = do(b, c, http.MethodGet, s.url+"/v1/secrets")
 				return len(answer.values(b)) == 1
 			})

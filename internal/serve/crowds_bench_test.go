@@ -17,6 +17,7 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/internal/store"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 )
 
 // BenchmarkWatchers measures the time from a change in the store to the moment when each of
@@ -36,7 +37,7 @@ func BenchmarkWatchers(b *testing.B) {
 			}
 			c := s.client(svc("shop", "db"))
 			var now reply
-			eventually(b, "the last version is served", func() bool {
+			wait.Until(b, "the last version is served", func() bool {
 				now = do(b, c, http.MethodGet, s.url+"/v1/secrets")
 				return now.values(b)["db/password"] == "1"
 			})
@@ -113,7 +114,7 @@ type bareHolder struct {
 
 func (h *bareHolder) holds(t testing.TB, n int64) {
 	t.Helper()
-	eventually(t, "the requests are held", func() bool { return h.held.Load() == n })
+	wait.Until(t, "the requests are held", func() bool { return h.held.Load() == n })
 }
 
 // change answers whoever waits.

@@ -7,6 +7,8 @@ import (
 	"runtime/debug"
 	"testing"
 	"time"
+
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 )
 
 // A footprint is what Safe's process takes.
@@ -31,7 +33,7 @@ func crowded(t testing.TB) (s *safe, at *url.URL, etag string) {
 	s = newSafe(t, holding(maxConnectionAge/2), unhurried, func(s *safe) { s.afar = true })
 	s.apply("shop", "db", map[string]string{"password": "one"})
 	c := s.client(svc("shop", "db"))
-	eventually(t, "the object is served", func() bool {
+	wait.Until(t, "the object is served", func() bool {
 		return len(do(t, c, http.MethodGet, s.url+"/v1/secrets").values(t)) == 1
 	})
 	return s, must(url.Parse(s.url))(t), s.etag(c)

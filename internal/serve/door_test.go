@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/vsecm/kubectl-vsecm/internal/attempts"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 )
 
 // An afar is a listener to which 127.0.0.N, for N from 2, is 192.0.2.N.
@@ -78,18 +79,18 @@ func TestSilentConnectionsShutNobodyOut(t *testing.T) {
 			for _, n := range addresses {
 				s.silent(n, 60)
 			}
-			eventually(t, "they were let in or cut off", func() bool { return s.cutOff() >= "1" })
+			wait.Until(t, "they were let in or cut off", func() bool { return s.cutOff() >= "1" })
 			known.Transport.(*http.Transport).DialContext = func(context.Context, string, string) (net.Conn, error) {
 				return nil, fmt.Errorf("the connection was cut off")
 			}
 			do(t, known, http.MethodGet, s.url+"/v1/secrets").values(t)
 			// Others get one: at loopback, at the address that they come from, elsewhere.
 			for _, n := range []int{1, 2, 100} {
-				eventually(t, "a workload is served", func() bool {
+				wait.Until(t, "a workload is served", func() bool {
 					r, err := try(t.Context(), s.client(svc("shop", "db"), at(n)), http.MethodGet, s.url+"/v1/secrets")
 					return err == nil && r.StatusCode == http.StatusOK
 				})
-				eventually(t, "an operator is served", func() bool {
+				wait.Until(t, "an operator is served", func() bool {
 					r, err := try(t.Context(), s.client("", at(n)), http.MethodGet, s.url+"/v1/recipient")
 					return err == nil && r.StatusCode == http.StatusOK
 				})
@@ -111,7 +112,7 @@ func TestAConnectionForWhichThereIsNoRoomIsCutOff(t *testing.T) {
 		t.Errorf("%s connections were cut off", n)
 	}
 	first.CloseIdleConnections()
-	eventually(t, "there is room again", func() bool {
+	wait.Until(t, "there is room again", func() bool {
 		_, err := try(t.Context(), third, http.MethodGet, s.url+"/v1/secrets")
 		return err == nil
 	})

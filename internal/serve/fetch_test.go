@@ -10,6 +10,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/vsecm/kubectl-vsecm/internal/fetch"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/workloadapi"
 	"github.com/vsecm/kubectl-vsecm/pkg/workload"
 )
@@ -74,7 +75,7 @@ func TestAWorkloadIsServedThroughRotations(t *testing.T) {
 		s.ahead.Store(int64(hour*time.Hour + time.Minute))
 		// The first call after it may be refused on the old connection, which
 		// that closes; and the client may not have its new SVID yet.
-		eventually(t, "the workload is served with its new SVID", func() bool {
+		wait.Until(t, "the workload is served with its new SVID", func() bool {
 			_, err := c.Fetch(t.Context())
 			if err != nil && !errors.Is(err, workload.ErrUnauthorized) && !errors.Is(err, workload.ErrUnavailable) {
 				t.Fatal(err)
@@ -104,7 +105,7 @@ func TestWhoIsNotLetInIsTold(t *testing.T) {
 	t.Run("a sealed Safe", func(t *testing.T) {
 		c := s.fetcher(s.workload(svc("shop", "db"), time.Hour))
 		s.apply("shop", "db", map[string]string{"password": "p"})
-		eventually(t, "the object is served", func() bool {
+		wait.Until(t, "the object is served", func() bool {
 			return len(must(c.Fetch(t.Context()))(t).Secrets) == 1
 		})
 		s.Cache.Seal()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/internal/identity"
 	"github.com/vsecm/kubectl-vsecm/internal/problem"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 )
 
 func TestAWorkloadLearnsWhoItIsAndWhatItGets(t *testing.T) {
@@ -33,7 +34,7 @@ func TestAWorkloadLearnsWhoItIsAndWhatItGets(t *testing.T) {
 		return told
 	}
 	var told inspection
-	eventually(t, "the objects are in", func() bool {
+	wait.Until(t, "the objects are in", func() bool {
 		told = look(c)
 		return len(told.Objects) == 2 && len(look(s.client(svc("shop", "web"))).Objects) == 1
 	})
@@ -86,7 +87,7 @@ func TestInspectionsShareTheBudget(t *testing.T) {
 	s := newSafe(t, func(s *safe) { s.budget.wait = 20 * time.Millisecond })
 	s.apply("shop", "db", map[string]string{"password": "x"})
 	c, w := s.client(svc("shop", "db")), identity.Workload{Namespace: "shop", Name: "db"}
-	eventually(t, "the object is in", func() bool { return s.Cache.ObjectsIn("shop") == 1 })
+	wait.Until(t, "the object is in", func() bool { return s.Cache.ObjectsIn("shop") == 1 })
 	leave := must(s.budget.enter(t.Context(), w, maxWorkloadBytes))(t)
 	do(t, c, http.MethodGet, s.url+"/v1/inspect").is(t, problem.TooManyRequests)
 	leave()
@@ -94,5 +95,5 @@ func TestInspectionsShareTheBudget(t *testing.T) {
 	if r.StatusCode != http.StatusOK || len(r.body) > perStanding+perRead {
 		t.Errorf("got %s, %d bytes", r.Status, len(r.body))
 	}
-	eventually(t, "the room is given back", func() bool { return s.budget.all.TryAcquire(maxBytes) })
+	wait.Until(t, "the room is given back", func() bool { return s.budget.all.TryAcquire(maxBytes) })
 }

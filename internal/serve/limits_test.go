@@ -16,6 +16,7 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/internal/identity"
 	"github.com/vsecm/kubectl-vsecm/internal/problem"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 )
 
 // A client may ask for as many answers as it likes and read none of them.
@@ -28,7 +29,7 @@ func TestAnswersThatNobodyReadsTakeBoundedMemory(t *testing.T) {
 	s.apply("shop", "api", map[string]string{"password": "p"})
 	c := s.client(svc("shop", "db"))
 	// The server's send buffers hold an answer or two of HTTP/1.1.
-	eventually(t, "the objects are served", func() bool {
+	wait.Until(t, "the objects are served", func() bool {
 		return len(do(t, c, http.MethodGet, s.url+"/v1/secrets").values(t)) == objects
 	})
 	fits := int(maxWorkloadBytes) / (2*s.Cache.Size(identity.Workload{Namespace: "shop", Name: "db"}) + perRead)
@@ -62,7 +63,7 @@ func TestAnswersThatNobodyReadsTakeBoundedMemory(t *testing.T) {
 		check(t, errors.Join(err, resp.Body.Close()))
 	}
 	do(t, c, http.MethodGet, s.url+"/v1/secrets").values(t)
-	eventually(t, "all room was given back", func() bool {
+	wait.Until(t, "all room was given back", func() bool {
 		s.budget.mu.Lock()
 		defer s.budget.mu.Unlock()
 		return len(s.budget.shares) == 0 && s.budget.all.TryAcquire(maxBytes)
@@ -107,7 +108,7 @@ func TestAnAnswerIsNoLargerThanItsBound(t *testing.T) {
 		{}, {"k": ""}, {"k": "x", "password": strings.Repeat("y", 1000)}, {strings.Repeat("k", 253): "z"},
 	} {
 		s.apply("shop", fmt.Sprintf("o%d", i), values, "db")
-		eventually(t, "the object is in", func() bool {
+		wait.Until(t, "the object is in", func() bool {
 			list, _, err := s.Cache.Secrets(t.Context(), w)
 			return err == nil && len(list) == i+1
 		})

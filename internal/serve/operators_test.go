@@ -17,6 +17,7 @@ import (
 	"github.com/vsecm/kubectl-vsecm/internal/operator"
 	"github.com/vsecm/kubectl-vsecm/internal/problem"
 	"github.com/vsecm/kubectl-vsecm/internal/reconcile"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 )
 
 // Tokens that the operators of tests know, and what they are not to show.
@@ -153,7 +154,7 @@ func (s *safe) operate(c *http.Client, call operatorCall, headers ...string) rep
 func (s *safe) withDB(value string) {
 	s.t.Helper()
 	s.apply("shop", "db", map[string]string{"password": value})
-	eventually(s.t, "the object is in", func() bool { return s.Cache.Objects() == 1 })
+	wait.Until(s.t, "the object is in", func() bool { return s.Cache.Objects() == 1 })
 }
 
 // onRecord returns what is on record, without times and ids.

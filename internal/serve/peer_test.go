@@ -18,6 +18,7 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/internal/audit"
 	"github.com/vsecm/kubectl-vsecm/internal/problem"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/workloadapi"
 )
 
@@ -164,7 +165,7 @@ func TestReadinessFollowsSafesOwnSVID(t *testing.T) {
 		t.Errorf("liveness: %d", got)
 	}
 	check(t, s.socket.Rotate(time.Now().Add(4*time.Hour)))
-	eventually(t, "Safe is ready with its new SVID", func() bool { return s.probe(s.readiness) == http.StatusOK })
+	wait.Until(t, "Safe is ready with its new SVID", func() bool { return s.probe(s.readiness) == http.StatusOK })
 	for _, path := range []string{"x", "metrics"} {
 		if got := s.probe(s.readiness + path); got != http.StatusNotFound {
 			t.Errorf("/%s: %d", path, got)
@@ -179,5 +180,5 @@ func TestSafeShowsTheSVIDOfTheMoment(t *testing.T) {
 	}
 	before := leaf()
 	check(t, s.socket.Rotate(time.Now().Add(time.Hour)))
-	eventually(t, "Safe shows its new SVID", func() bool { return !leaf().Equal(before) })
+	wait.Until(t, "Safe shows its new SVID", func() bool { return !leaf().Equal(before) })
 }

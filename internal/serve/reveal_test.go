@@ -15,6 +15,7 @@ import (
 	"github.com/vsecm/kubectl-vsecm/internal/cache"
 	"github.com/vsecm/kubectl-vsecm/internal/problem"
 	"github.com/vsecm/kubectl-vsecm/internal/store"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
 
@@ -28,7 +29,7 @@ func TestRevealGivesOneObjectsValues(t *testing.T) {
 	s, _ := newOperated(t)
 	s.apply("shop", "db", map[string]string{"password": theValue, "odd.key": ""})
 	s.apply("shop", "api", map[string]string{"token": "not asked for"})
-	eventually(t, "the objects are in", func() bool { return s.Cache.Objects() == 2 })
+	wait.Until(t, "the objects are in", func() bool { return s.Cache.Objects() == 2 })
 	r := s.revealed("shop", "db", revealToken)
 	var got struct {
 		Namespace, Name, Type string
@@ -53,7 +54,7 @@ func TestRevealTellsNothingToThoseWhoMayNot(t *testing.T) {
 	s.withDB(theValue)
 	s.apply("shop", "api", map[string]string{"token": "t"})
 	s.apply("bank", "db", map[string]string{"pin": "1"})
-	eventually(t, "the objects are in", func() bool { return s.Cache.Objects() == 3 })
+	wait.Until(t, "the objects are in", func() bool { return s.Cache.Objects() == 3 })
 	for _, key := range []store.Key{
 		{Namespace: "shop", Name: "api"}, {Namespace: "bank", Name: "db"}, // there are such
 		{Namespace: "shop", Name: "nothing"}, {Namespace: "nowhere", Name: "db"}, // and there are not
@@ -94,7 +95,7 @@ func TestRevealOfWhatDoesNotOpen(t *testing.T) {
 		"k": must(encrypt.Seal([]byte(theValue), encrypt.BindingOf(elsewhere, "k"), []encrypt.Recipient{s.key.Recipient()}, time.Now()))(t),
 	}
 	must(s.store.Apply(t.Context(), "shop.test", o))(t)
-	eventually(t, "the object is in", func() bool { return s.Cache.Objects() == 1 })
+	wait.Until(t, "the object is in", func() bool { return s.Cache.Objects() == 1 })
 	r := s.revealed("shop", "broken", revealToken)
 	r.is(t, problem.Unreadable)
 	if leak(string(r.body), theValue) != "" || !strings.Contains(string(r.body), "shop/broken") {

@@ -34,6 +34,7 @@ import (
 	"github.com/vsecm/kubectl-vsecm/internal/reconcile"
 	"github.com/vsecm/kubectl-vsecm/internal/store"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/controlplane"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/workloadapi"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
@@ -114,7 +115,7 @@ type safeOption func(*safe)
 func newSafe(t testing.TB, options ...safeOption) *safe {
 	t.Helper()
 	s := startSafe(t, true, options...)
-	eventually(t, "Safe is ready", func() bool { return s.probe(s.readiness) == http.StatusOK })
+	wait.Until(t, "Safe is ready", func() bool { return s.probe(s.readiness) == http.StatusOK })
 	return s
 }
 
@@ -372,19 +373,6 @@ func listen(t testing.TB) net.Listener {
 	return must(net.Listen("tcp", "127.0.0.1:0"))(t)
 }
 
-// eventually waits for a condition that nothing announces.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.After(time.Minute)
-	for !ok() {
-		select {
-		case <-deadline:
-			t.Fatalf("waited in vain: %s", what)
-		case <-time.After(2 * time.Millisecond):
-		}
-	}
-}
-
 func equal(a, b map[string]string) bool { return maps.Equal(a, b) }
 
 func check(t testing.TB, err error) {
@@ -411,7 +399,7 @@ func svc(namespace, name string) string {
 func (s *safe) renew(life time.Duration) {
 	s.t.Helper()
 	check(s.t, s.socket.Rotate(time.Now().Add(life)))
-	eventually(s.t, "Safe has its new SVID", func() bool {
+	wait.Until(s.t, "Safe has its new SVID", func() bool {
 		svid, err := s.Source.GetX509SVID()
 		return err == nil && time.Until(svid.Certificates[0].NotAfter) > life-time.Minute
 	})

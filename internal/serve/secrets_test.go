@@ -10,6 +10,7 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/internal/cache"
 	"github.com/vsecm/kubectl-vsecm/internal/problem"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 )
 
 func TestAWorkloadGetsItsSecretsAndNoOthers(t *testing.T) {
@@ -32,7 +33,7 @@ func TestAWorkloadGetsItsSecretsAndNoOthers(t *testing.T) {
 		t.Run(tt.id, func(t *testing.T) {
 			c := s.client(tt.id)
 			var r reply
-			eventually(t, "the objects are served", func() bool {
+			wait.Until(t, "the objects are served", func() bool {
 				r = do(t, c, http.MethodGet, s.url+"/v1/secrets")
 				return equal(r.values(t), tt.want)
 			})
@@ -47,7 +48,7 @@ func TestConditionalRequests(t *testing.T) {
 	s := newSafe(t)
 	s.apply("shop", "db", map[string]string{"password": "one"})
 	c := s.client(svc("shop", "db"))
-	eventually(t, "the object is served", func() bool {
+	wait.Until(t, "the object is served", func() bool {
 		return len(do(t, c, http.MethodGet, s.url+"/v1/secrets").values(t)) == 1
 	})
 	etag := do(t, c, http.MethodGet, s.url+"/v1/secrets").Header.Get("ETag")
@@ -77,7 +78,7 @@ func TestConditionalRequests(t *testing.T) {
 		})
 	}
 	s.apply("shop", "db", map[string]string{"password": "two"})
-	eventually(t, "the ETag changes with the value", func() bool {
+	wait.Until(t, "the ETag changes with the value", func() bool {
 		return do(t, c, http.MethodHead, s.url+"/v1/secrets", "If-None-Match", etag).StatusCode == http.StatusOK
 	})
 }
@@ -133,7 +134,7 @@ func TestASealedCacheIsAnsweredAsSealed(t *testing.T) {
 	s := newSafe(t)
 	s.apply("shop", "db", map[string]string{"password": "one"})
 	c := s.client(svc("shop", "db"))
-	eventually(t, "the object is served", func() bool {
+	wait.Until(t, "the object is served", func() bool {
 		return len(do(t, c, http.MethodGet, s.url+"/v1/secrets").values(t)) == 1
 	})
 	s.Cache.Seal()

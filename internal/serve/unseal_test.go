@@ -18,6 +18,7 @@ import (
 	"github.com/vsecm/kubectl-vsecm/internal/audit"
 	"github.com/vsecm/kubectl-vsecm/internal/problem"
 	"github.com/vsecm/kubectl-vsecm/internal/rootkey"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
 
@@ -333,9 +334,9 @@ func TestWhatWasBegunIsEndedWithoutItsCaller(t *testing.T) {
 	if r, err := trySend(ctx, s.client(""), http.MethodPost, s.url+"/v1/unseal", bytes.NewReader(s.key.Text()), bearer(adminToken)...); err == nil {
 		t.Errorf("got %s", r.Status)
 	}
-	eventually(t, "it is unsealed", func() bool { return !s.Cache.Sealed() })
+	wait.Until(t, "it is unsealed", func() bool { return !s.Cache.Sealed() })
 	want := audit.Entry{Actor: adminName, Credential: credentialOf + adminName, Verb: "unseal", Object: "root-key", Outcome: audit.OK}
-	eventually(t, "that is on record", func() bool { return strings.Contains(s.audit.String(), `"outcome":"ok"`) })
+	wait.Until(t, "that is on record", func() bool { return strings.Contains(s.audit.String(), `"outcome":"ok"`) })
 	if lines := s.onRecord(); !slices.Contains(lines, want) {
 		t.Errorf("on record: %+v", lines)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/vsecm/kubectl-vsecm/internal/cache"
 	"github.com/vsecm/kubectl-vsecm/internal/problem"
 	"github.com/vsecm/kubectl-vsecm/internal/store"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 )
 
 // moved puts an object into the store whose value was sealed for another place.
@@ -37,7 +38,7 @@ func TestAClientOfVSecMsIsServed(t *testing.T) {
 	s.apply("bank", "db", map[string]string{"value": "another namespace's"})
 	v := s.vsecmClient(vsecmID("shop", "db"))
 	var a vsecmAnswer
-	eventually(t, "the object is served", func() (ok bool) {
+	wait.Until(t, "the object is served", func() (ok bool) {
 		var err error
 		a, err = v.fetch(t)
 		return err == nil
@@ -65,7 +66,7 @@ func TestAClientOfVSecMsKeepsItsSecretUnlessItIsGone(t *testing.T) {
 	s := newSafe(t)
 	s.apply("shop", "db", map[string]string{"value": "p"})
 	v := s.vsecmClient(vsecmID("shop", "db"))
-	eventually(t, "the sidecar has the secret", func() bool { return v.sidecar(t) == "p" })
+	wait.Until(t, "the sidecar has the secret", func() bool { return v.sidecar(t) == "p" })
 
 	failing := func(what string) {
 		t.Helper()
@@ -88,7 +89,7 @@ func TestAClientOfVSecMsKeepsItsSecretUnlessItIsGone(t *testing.T) {
 	s.ahead.Store(0)
 
 	check(t, s.store.Delete(t.Context(), "shop.test", store.Key{Namespace: "shop", Name: "db"}))
-	eventually(t, "the sidecar knows that the secret is gone", func() bool { return v.sidecar(t) == "" })
+	wait.Until(t, "the sidecar knows that the secret is gone", func() bool { return v.sidecar(t) == "" })
 	if _, err := v.fetch(t); !errors.Is(err, errVSecMNotFound) {
 		t.Errorf("the SDK got %v", err)
 	}
@@ -103,7 +104,7 @@ func TestASecretThatCannotBeReadIsNotGoneForVSecMsClients(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := s.client(vsecmID("shop", name), http1)
 			var r reply
-			eventually(t, "the object is in", func() bool {
+			wait.Until(t, "the object is in", func() bool {
 				r = do(t, c, http.MethodGet, s.url+vsecmPath)
 				return r.StatusCode != http.StatusNotFound
 			})
@@ -122,7 +123,7 @@ func TestWhomTheOldPathServes(t *testing.T) {
 	s := newSafe(t)
 	s.apply("shop", "db", map[string]string{"value": "p"})
 	s.apply("shop", "api", map[string]string{"value": "for db alone"}, "db")
-	eventually(t, "the objects are in", func() bool {
+	wait.Until(t, "the objects are in", func() bool {
 		return do(t, s.client(vsecmID("shop", "db")), http.MethodGet, s.url+vsecmPath).StatusCode == http.StatusOK &&
 			len(do(t, s.client(svc("shop", "db")), http.MethodGet, s.url+"/v1/secrets").values(t)) == 2
 	})

@@ -10,6 +10,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/vsecm/kubectl-vsecm/internal/problem"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 )
 
 func holding(d time.Duration) safeOption {
@@ -31,7 +32,7 @@ func (s *safe) watch(ctx context.Context, c *http.Client, etag string) <-chan re
 
 func (s *safe) watchesHeld(n int) {
 	s.t.Helper()
-	eventually(s.t, "the watches are held", func() bool { return testutil.ToFloat64(s.metrics.watches) == float64(n) })
+	wait.Until(s.t, "the watches are held", func() bool { return testutil.ToFloat64(s.metrics.watches) == float64(n) })
 }
 
 func (s *safe) etag(c *http.Client) string {
@@ -139,7 +140,7 @@ func TestAWatcherThatLeavesIsForgotten(t *testing.T) {
 		<-answer
 		s.watchesHeld(0)
 	}
-	eventually(t, "nothing is counted any more", func() bool {
+	wait.Until(t, "nothing is counted any more", func() bool {
 		s.watches.mu.Lock()
 		defer s.watches.mu.Unlock()
 		return len(s.watches.open) == 0
