@@ -136,6 +136,13 @@ func (d *decoder) metadata(n *yaml.Node, o *v1alpha1.EncryptedSecret, defaultNam
 }
 
 func (d *decoder) spec(n *yaml.Node, s *v1alpha1.EncryptedSecretSpec) {
+	if d.specFields(n, s) && get(n, "encryptedData") == nil {
+		d.faultf(n, "spec.encryptedData", "missing")
+	}
+}
+
+// specFields is spec where there may be no values. It tells whether n can have fields at all.
+func (d *decoder) specFields(n *yaml.Node, s *v1alpha1.EncryptedSecretSpec) bool {
 	ok := d.mapping(n, "spec", func(name, field string, value *yaml.Node) bool {
 		switch name {
 		case "scope":
@@ -160,12 +167,10 @@ func (d *decoder) spec(n *yaml.Node, s *v1alpha1.EncryptedSecretSpec) {
 		}
 		return true
 	})
-	if ok && get(n, "encryptedData") == nil {
-		d.faultf(n, "spec.encryptedData", "missing")
-	}
 	if s.NotBefore != nil && s.ExpiresAt != nil && !s.NotBefore.Before(s.ExpiresAt) {
 		d.faultf(get(n, "expiresAt"), "spec.expiresAt", "not after notBefore")
 	}
+	return ok
 }
 
 func (d *decoder) encryptedData(n *yaml.Node, field string) map[string]string {

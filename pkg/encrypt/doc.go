@@ -23,8 +23,10 @@
 //
 // [ReadManifests] reads the YAML and JSON that crosses a trust boundary: every
 // fault names its file, line and field, and one bad document does not hide the
-// others. [SetValues] changes single values of a manifest, [ReplaceValues] many
-// values of a file, and both keep every other byte, comments and order included.
+// others. [SetValues] and [RemoveValues] change single values of a manifest,
+// [ReplaceValues] many values of a file, and keep every other byte, comments and
+// order included. [SetManifest] changes all that a manifest says, and [MarshalPlain]
+// and [ReadPlain] are how people edit it in the clear.
 //
 // The formats are written down in docs/formats.md, precisely enough for
 // another implementation; testdata/vectors lets it check itself.
