@@ -185,25 +185,11 @@ func (r *round) refused() bool {
 	}
 	for field, names := range map[string]map[string]string{"labels": d.Metadata.Labels, "annotations": d.Metadata.Annotations} {
 		for name := range names {
-			if reserved(name) {
+			if encrypt.ReservedMetadata(name) {
 				r.fail(condition.Failed, ReasonLabelsRefused,
 					"spec.secret.metadata.%s: %s: what is of kubernetes.io or vsecm.com is not a manifest's to set: remove it from there", field, name)
 				return true
 			}
-		}
-	}
-	return false
-}
-
-// reserved tells whether labels and annotations of that name are for others to set.
-func reserved(name string) bool {
-	domain, _, ok := strings.Cut(strings.ToLower(name), "/")
-	if !ok {
-		return false
-	}
-	for _, theirs := range []string{"kubernetes.io", v1alpha1.Group} {
-		if domain == theirs || strings.HasSuffix(domain, "."+theirs) {
-			return true
 		}
 	}
 	return false

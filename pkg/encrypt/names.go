@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 )
 
 const (
@@ -60,6 +62,21 @@ func ValidateSecretType(s string) error {
 		return fmt.Errorf("%s: %w", s, ErrForbiddenType)
 	}
 	return invalid(s, validation.IsQualifiedName(s))
+}
+
+// ReservedMetadata tells whether a label or annotation of that name is Kubernetes' own, or Safe's: no manifest may set it
+// on a Secret that is delivered.
+func ReservedMetadata(name string) bool {
+	domain, _, ok := strings.Cut(strings.ToLower(name), "/")
+	if !ok {
+		return false
+	}
+	for _, theirs := range []string{"kubernetes.io", v1alpha1.Group} {
+		if domain == theirs || strings.HasSuffix(domain, "."+theirs) {
+			return true
+		}
+	}
+	return false
 }
 
 func invalid(s string, reasons []string) error {

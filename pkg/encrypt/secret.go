@@ -20,7 +20,9 @@ type Secret struct {
 	Immutable       bool
 	Labels          map[string]string
 	Annotations     map[string]string
-	Data            map[string][]byte // data and stringData; stringData wins, as in a cluster
+	// Owners are the objects of metadata.ownerReferences, as KIND NAME: what made the Secret, and may make it again.
+	Owners []string
+	Data   map[string][]byte // data and stringData; stringData wins, as in a cluster
 }
 
 // Wipe overwrites the values.
@@ -33,7 +35,7 @@ func (s *Secret) Wipe() {
 // ReadSecrets reads the v1/Secret documents of a YAML or JSON file, also those in
 // a List. Documents of other kinds are counted in skipped. What the cluster
 // adds to metadata is left out, and so are annotations of kubectl's: one of
-// them repeats the whole Secret in the clear. Faults never quote a value.
+// them repeats the whole Secret in the clear. Faults name the Secret that they are of, and never quote a value.
 func ReadSecrets(file string, data []byte) (secrets []*Secret, skipped int, faults []*Fault) {
 	documents, fault := readDocuments(file, data)
 	if fault != nil {
@@ -48,13 +50,19 @@ func ReadSecrets(file string, data []byte) (secrets []*Secret, skipped int, faul
 		}
 		for _, item := range items {
 			d := decoder{file: file, lines: make(map[string]int)}
-			if _, secret := d.plainSecret(item); !secret {
+			named, secret := d.plainSecret(item)
+			if !secret {
 				skipped++
 				continue
 			}
 			s := d.secretDocument(item)
 			if len(d.faults) == 0 {
 				secrets = append(secrets, s)
+			} else {
+				s.Wipe()
+			}
+			for _, f := range d.faults {
+				f.Namespace, f.Name = named.Namespace, named.Name
 			}
 			faults = append(faults, d.faults...)
 		}
@@ -142,9 +150,23 @@ func (d *decoder) secretMetadata(n *yaml.Node, s *Secret) {
 					return strings.HasPrefix(name, "kubectl.kubernetes.io/")
 				})
 			}
+		case "ownerReferences":
+			if value.Kind == yaml.SequenceNode {
+				for _, owner := range value.Content {
+					s.Owners = append(s.Owners, strings.TrimSpace(scalar(owner, "kind")+" "+scalar(owner, "name")))
+				}
+			}
 		}
 		return true // the rest is the cluster's
 	})
+}
+
+// scalar returns the text of a field; nothing where it has none.
+func scalar(n *yaml.Node, field string) string {
+	if value := get(n, field); value != nil && value.Kind == yaml.ScalarNode {
+		return value.Value
+	}
+	return ""
 }
 
 // String keeps the values out of logs and errors.
