@@ -125,6 +125,9 @@ func (t *terminal) ask(prompt string) (string, error) {
 // typed beyond is lost in silence.
 const maxTypedLine = 4095
 
+// errEmptyValue is what mostly was not meant.
+var errEmptyValue = errors.New("is empty")
+
 // askHidden asks twice, without echo, for a value of one line.
 func (t *terminal) askHidden(name string) ([]byte, error) {
 	value, err := t.readHidden("value of " + name + " (hidden): ")
@@ -141,7 +144,7 @@ func (t *terminal) askHidden(name string) ([]byte, error) {
 	case !bytes.Equal(value, again):
 		err = errors.New("the two values differ")
 	case len(value) == 0:
-		err = withHint(errors.New("the value is empty"), "if an empty value is meant, say --from-literal KEY=")
+		err = withHint(fmt.Errorf("the value %w", errEmptyValue), "if an empty value is meant, say --from-literal KEY=")
 	case len(value) >= maxTypedLine:
 		err = withHint(fmt.Errorf("a terminal takes at most %d bytes a line, so the value may be cut off", maxTypedLine), "take it from a file with --from-file")
 	}

@@ -101,6 +101,8 @@ func New(streams genericiooptions.IOStreams) *cobra.Command {
 	cmd.AddCommand(
 		newKeygen(streams),
 		newEncrypt(streams, conn),
+		newSet(streams, conn),
+		newUnset(streams),
 		newInspect(streams),
 		newValidate(streams),
 		newReveal(streams, conn),

@@ -149,7 +149,7 @@ func (vs *values) stdin(streams genericiooptions.IOStreams) ([]byte, error) {
 	if err == nil && len(value) == 0 {
 		// What a program before the pipe leaves that failed. It must not replace
 		// a value that works.
-		return nil, withHint(errors.New("standard input is empty"), "if an empty value is meant, say --from-literal KEY=")
+		return nil, withHint(fmt.Errorf("standard input %w", errEmptyValue), "if an empty value is meant, say --from-literal KEY=")
 	}
 	if err == nil && bytes.HasSuffix(value, []byte("\n")) && bytes.Count(value, []byte("\n")) == 1 {
 		fmt.Fprintln(streams.ErrOut, "note: the value ends with a line break, which is sealed with it")
