@@ -20,6 +20,8 @@ type Revealed struct {
 	// Type of the Kubernetes Secret that the object asks to be delivered as; empty if
 	// it asks for none.
 	Type string
+	// Sealed are the sealed values that were opened, by key. They are shared with the store: not to be changed.
+	Sealed map[string]string
 }
 
 // Reveal returns what is sealed in the newest version of an object of which all values open: to whomever it is
@@ -42,7 +44,7 @@ func (c *Cache) Reveal(ctx context.Context, key store.Key) (Revealed, error) {
 				if v.hopeless() == nil && v.output == nil {
 					c.judge(v, nil)
 				}
-				return Revealed{Secret: s, Type: typeOf(v.object)}, nil
+				return Revealed{Secret: s, Type: typeOf(v.object), Sealed: v.object.Spec.EncryptedData}, nil
 			}
 			c.judge(v, f)
 		}

@@ -2,7 +2,9 @@ package serve
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -132,7 +134,7 @@ func revealedSize(key store.Key, found cache.Revealed) int {
 	// Each of the three names takes the room of a secret's.
 	size := answer.SecretSize(key.Namespace) + answer.SecretSize(key.Name) + answer.SecretSize(found.Type)
 	for k, value := range found.Data {
-		size += answer.ValueSize(k, len(value))
+		size += answer.ValueSize(k, len(value)) + answer.ValueSize(k, sha256.Size*2)
 	}
 	return size
 }
@@ -154,6 +156,16 @@ func encodeRevealed(key store.Key, found cache.Revealed) []byte {
 		}
 		b = append(appendString(b, k), `:"`...)
 		b = base64.StdEncoding.AppendEncode(b, found.Data[k])
+		b = append(b, '"')
+	}
+	b = append(b, `},"sealed":{`...)
+	for i, k := range slices.Sorted(maps.Keys(found.Data)) {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		sum := sha256.Sum256([]byte(found.Sealed[k]))
+		b = append(appendString(b, k), `:"`...)
+		b = hex.AppendEncode(b, sum[:])
 		b = append(b, '"')
 	}
 	return append(b, "}}\n"...)

@@ -2,7 +2,9 @@ package serve
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"net/http"
 	"slices"
@@ -145,7 +147,7 @@ func TestEncodeRevealedIsExactAndNeverGrows(t *testing.T) {
 	long := strings.Repeat("x", 253)
 	for _, found := range []cache.Revealed{
 		{},
-		{Type: "kubernetes.io/dockerconfigjson", Secret: cache.Secret{Updated: time.Now(), Data: map[string][]byte{".dockerconfigjson": []byte("{}")}}},
+		{Type: "kubernetes.io/dockerconfigjson", Secret: cache.Secret{Updated: time.Now(), Data: map[string][]byte{".dockerconfigjson": []byte("{}")}}, Sealed: map[string]string{".dockerconfigjson": "YWdl"}},
 		{Type: strings.Repeat("\x01", 253), Secret: cache.Secret{Data: map[string][]byte{strings.Repeat("\x02", 253): nil, "b": make([]byte, 1<<20)}}},
 	} {
 		key := store.Key{Namespace: long[:63], Name: long}
@@ -156,8 +158,14 @@ func TestEncodeRevealedIsExactAndNeverGrows(t *testing.T) {
 		var in struct {
 			Namespace, Name, Type string
 			Data                  map[string][]byte
+			Sealed                map[string]string
 		}
 		check(t, json.Unmarshal(got, &in))
+		for k := range found.Data {
+			if sum := sha256.Sum256([]byte(found.Sealed[k])); in.Sealed[k] != hex.EncodeToString(sum[:]) || len(in.Sealed) != len(found.Data) {
+				t.Errorf("sealed: %q", in.Sealed)
+			}
+		}
 		if in.Namespace != key.Namespace || in.Name != key.Name || in.Type != found.Type || len(in.Data) != len(found.Data) {
 			t.Errorf("got %.200s", got)
 		}
