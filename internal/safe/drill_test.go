@@ -2,8 +2,6 @@ package safe_test
 
 import (
 	"flag"
-	"fmt"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +16,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/docpage"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/gitserver"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
@@ -32,72 +31,36 @@ var writeDrill = flag.Bool("write-drill", false, "write what the commands of doc
 // and git: key ids, times and ages apart.
 func TestTheDrillDoesWhatItsPageSays(t *testing.T) {
 	t.Parallel()
-	page, err := os.ReadFile(drillPage)
+	page, err := docpage.Read(drillPage)
 	if err != nil {
 		t.Fatal(err)
 	}
 	d := newDrill(t)
-	steps := stepsOf(t, string(page))
 	played := make(map[string]int)
 	if *writeDrill {
 		// As far as it went.
 		defer func() {
-			if err := os.WriteFile(drillPage, []byte(d.rewritten(string(page), steps)), 0o644); err != nil {
+			if err := page.Write(); err != nil {
 				t.Error(err)
 			}
 		}()
 	}
-	for _, s := range steps {
-		if played[s.section] == 0 {
-			d.enter(s.section)
+	for _, b := range page.Blocks {
+		if b.Kind != docpage.Commands || b.Skipped != "" {
+			continue
 		}
-		played[s.section]++
-		d.step(s)
-		s.played = true
+		section := b.Chapter
+		if played[section] == 0 {
+			d.enter(section)
+		}
+		played[section]++
+		d.step(page.At(b), b)
 	}
 	for _, section := range drillSections {
 		if played[section] == 0 {
 			t.Errorf("nothing of section %q was played", section)
 		}
 	}
-}
-
-// A step is a block of commands of the page, and the block that shows what they print, if they print anything.
-type step struct {
-	section  string
-	commands string
-	until    bool // it is played again until it prints what is shown: somebody else has to notice something first
-	output   string
-	start    int // of the block of commands, in the page
-	end      int // of both blocks
-	printed  string
-	played   bool
-}
-
-var (
-	drillHeading = regexp.MustCompile(`(?m)^## (.+)$`)
-	drillStep    = regexp.MustCompile("(?ms)^```sh( until)?\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?")
-)
-
-func stepsOf(t *testing.T, page string) (steps []*step) {
-	t.Helper()
-	part := func(from, to int) string {
-		if from < 0 {
-			return ""
-		}
-		return page[from:to]
-	}
-	for _, at := range drillStep.FindAllStringSubmatchIndex(page, -1) {
-		headings := drillHeading.FindAllStringSubmatch(page[:at[0]], -1)
-		if len(headings) == 0 {
-			t.Fatal("commands before the first heading")
-		}
-		steps = append(steps, &step{
-			section: headings[len(headings)-1][1], until: at[2] >= 0,
-			commands: part(at[4], at[5]), output: part(at[6], at[7]), start: at[0], end: at[1],
-		})
-	}
-	return steps
 }
 
 // drillSections are those of the page with commands.
@@ -110,16 +73,17 @@ var drillSections = []string{
 type drill struct {
 	t      *testing.T
 	c      *cluster
-	sh     *shell
+	sh     *docpage.Shell
 	server *gitserver.Server
 	names  map[string]string // of the addresses of replicas
-	same   map[string]string // of a key id of the page, what it is here, and the other way round
+
+	comparison docpage.Comparison
 }
 
 // newDrill has what the page begins with: an unsealed Safe of two replicas, a repository that it follows, an object
 // that was applied by hand, and the keys of those who take part.
 func newDrill(t *testing.T) *drill {
-	d := &drill{t: t, names: make(map[string]string), same: make(map[string]string)}
+	d := &drill{t: t, names: make(map[string]string)}
 	d.c = newCluster(t, "manual")
 	d.server = gitserver.New(t, gitserver.Options{TLS: true})
 	repository := d.server.Repo("secrets.git")
@@ -136,14 +100,14 @@ func newDrill(t *testing.T) *drill {
 			env[i] = "PATH=" + agePrograms(t) + string(os.PathListSeparator) + path
 		}
 	}
-	d.sh = openShell(t, dir, append(env, "TMPDIR="+dir, "GIT_CA="+ca, "REPOSITORY="+d.server.URL+"/secrets.git",
+	d.sh = docpage.OpenShell(t, dir, append(env, "TMPDIR="+dir, "GIT_CA="+ca, "REPOSITORY="+d.server.URL+"/secrets.git",
 		"GIT_SSL_CAINFO="+ca, "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0",
 		"GIT_AUTHOR_NAME=Olga", "GIT_AUTHOR_EMAIL=olga@example.com", "GIT_COMMITTER_NAME=Olga", "GIT_COMMITTER_EMAIL=olga@example.com"))
 	d.replicas("vsecm-safe-6c9d7f5b8-4kx2p", "vsecm-safe-6c9d7f5b8-zt7qm")
-	d.sh.play("before", drillInstalled)
-	d.sh.play("before", drillBegins)
+	d.sh.Play("before", drillInstalled)
+	d.sh.Play("before", drillBegins)
 	d.old(filepath.Join(dir, "secrets"))
-	d.sh.play("before", drillFollows)
+	d.sh.Play("before", drillFollows)
 	return d
 }
 
@@ -268,7 +232,7 @@ func (d *drill) replicas(names ...string) {
 		url := "https://" + r.at.API
 		urls, d.names[url] = append(urls, url), r.name
 	}
-	d.sh.play("", "export KUBECONFIG="+d.c.cp.Kubeconfig()+" VSECM_SAFE="+strings.Join(urls, ","))
+	d.sh.Play("", "export KUBECONFIG="+d.c.cp.Kubeconfig()+" VSECM_SAFE="+strings.Join(urls, ","))
 }
 
 // enter does what the page says has happened before a section's first command.
@@ -282,20 +246,20 @@ func (d *drill) enter(section string) {
 		}
 		d.c = newCluster(d.t, "memory")
 		d.replicas("vsecm-safe-7d4b9c6f4-q8w5d", "vsecm-safe-7d4b9c6f4-x2n6j")
-		d.sh.play(section, drillInstalled)
+		d.sh.Play(section, drillInstalled)
 	case "Safe is gone for good":
 		for _, r := range slices.Clone(d.c.replicas) {
 			r.process.kill()
 			d.c.gone(r)
 		}
-		d.sh.play("", "export KUBECONFIG=/dev/null; unset VSECM_SAFE")
+		d.sh.Play("", "export KUBECONFIG=/dev/null; unset VSECM_SAFE")
 	}
 }
 
-// step plays a step.
-func (d *drill) step(s *step) {
+// step plays a block of commands.
+func (d *drill) step(what string, b *docpage.Block) {
 	d.t.Helper()
-	if strings.Contains(s.commands, "kubectl rollout restart") {
+	if strings.Contains(b.Text, "kubectl rollout restart") {
 		d.restart()
 		return
 	}
@@ -304,22 +268,20 @@ func (d *drill) step(s *step) {
 		deadline = time.Now().Add(5 * time.Second)
 	}
 	for {
-		s.printed = d.readable(d.sh.play(s.section, s.commands))
-		if *writeDrill && !s.until {
+		printed := d.readable(d.sh.Play(what, b.Text))
+		err := d.comparison.Compare(b.Output, printed)
+		switch {
+		case err == nil:
+			return
+		case b.Until && time.Now().Before(deadline):
+			time.Sleep(100 * time.Millisecond)
+		case *writeDrill:
+			b.Show(printed)
+			return
+		default:
+			d.t.Errorf("%s: %v\n%s\nthe page shows:\n%s\nprinted is:\n%s", what, err, b.Text, b.Output, printed)
 			return
 		}
-		err := d.agree(s.output, s.printed)
-		if err == nil {
-			return
-		}
-		if !s.until || time.Now().After(deadline) {
-			if *writeDrill {
-				return
-			}
-			d.t.Errorf("%s: %v\n%s\nthe page shows:\n%s\nprinted is:\n%s", s.section, err, s.commands, s.output, s.printed)
-			return
-		}
-		time.Sleep(100 * time.Millisecond)
 	}
 }
 
@@ -332,18 +294,8 @@ func (d *drill) restart() {
 	d.replicas("vsecm-safe-7d4b9c6f4-m7c4t")
 }
 
-var (
-	drillServer   = regexp.MustCompile(`https://127\.0\.0\.1:\d+`) // the API server
-	longRecipient = regexp.MustCompile(`\bage1pq1[a-z0-9]{20,}`)
-	drillKeyID    = regexp.MustCompile(`\b[0-9a-f]{32}\b|\b[0-9a-f]{12}\b`)
-	// What differs each time: digests, commits, times, ages.
-	drillDigest = regexp.MustCompile(`\b[0-9a-f]{64}\b|\b[0-9a-f]{40}\b`)
-	drillTime   = regexp.MustCompile(`\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\.\d+)?(Z|[+-]\d\d:?\d\d)?`)
-	drillAge    = regexp.MustCompile(`\b\d+(ms|s|m|m\d+s)\b`)
-	drillSize   = regexp.MustCompile(`\b\d+ bytes|\b\d+(\.\d+)? [KM]iB\b`)
-	drillLeads  = regexp.MustCompile(`(sealed  +)(True|False)( +(manual|base)/)`) // either replica may
-	drillBlanks = regexp.MustCompile(`  +`)
-)
+// drillServer is the API server.
+var drillServer = regexp.MustCompile(`https://127\.0\.0\.1:\d+`)
 
 // readable writes what was printed as the page has it: what nobody can read, and where the replicas of a test
 // listen, is left out.
@@ -353,78 +305,5 @@ func (d *drill) readable(printed string) string {
 		printed = strings.ReplaceAll(printed, strings.TrimPrefix(url, "https://"), name)
 	}
 	printed = strings.ReplaceAll(printed, d.server.URL, "https://git.example.com/team")
-	printed = drillServer.ReplaceAllString(printed, "https://cluster.example.com:6443")
-	return longRecipient.ReplaceAllString(printed, "age1pq1…")
-}
-
-// agree compares what the page shows with what was printed.
-func (d *drill) agree(shown, printed string) error {
-	same := maps.Clone(d.same)
-	a, b := strings.Split(drillNormal(shown), "\n"), strings.Split(drillNormal(printed), "\n")
-	for i := range max(len(a), len(b)) {
-		switch {
-		case i >= len(a):
-			return fmt.Errorf("line %d is printed, and not shown: %q", i+1, b[i])
-		case i >= len(b):
-			return fmt.Errorf("line %d is shown, and not printed: %q", i+1, a[i])
-		case drillKeyID.ReplaceAllString(a[i], "KEY") != drillKeyID.ReplaceAllString(b[i], "KEY"):
-			return fmt.Errorf("line %d is shown as %q, and printed is %q", i+1, a[i], b[i])
-		}
-		if err := sameKeys(same, drillKeyID.FindAllString(a[i], -1), drillKeyID.FindAllString(b[i], -1)); err != nil {
-			return fmt.Errorf("line %d, %q: %w", i+1, b[i], err)
-		}
-	}
-	d.same = same
-	return nil
-}
-
-// sameKeys tells whether key ids differ from those of the page, but stand for the same keys as on the rest of it.
-func sameKeys(same map[string]string, shown, printed []string) error {
-	for i, id := range shown {
-		id, is := "page "+id[:12], "here "+printed[i][:12]
-		if same[id] == "" && same[is] == "" {
-			same[id], same[is] = is, id
-		}
-		if same[id] != is {
-			return fmt.Errorf("%s was %s, and now is %s", id, same[id], is)
-		}
-	}
-	return nil
-}
-
-func drillNormal(text string) string {
-	text = drillDigest.ReplaceAllString(text, "DIGEST")
-	text = drillTime.ReplaceAllString(text, "TIME")
-	text = drillSize.ReplaceAllString(text, "SIZE")
-	text = drillLeads.ReplaceAllString(text, "${1}LEADS${3}")
-	text = drillAge.ReplaceAllString(text, "AGE")
-	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
-	for i, line := range lines {
-		lines[i] = strings.TrimRight(drillBlanks.ReplaceAllString(line, "  "), " ")
-	}
-	return strings.Join(lines, "\n")
-}
-
-// rewritten is the page with what was printed.
-func (d *drill) rewritten(page string, steps []*step) string {
-	var b strings.Builder
-	at := 0
-	for _, s := range steps {
-		b.WriteString(page[at:s.start])
-		until := ""
-		if s.until {
-			until = " until"
-		}
-		fmt.Fprintf(&b, "```sh%s\n%s```\n", until, s.commands)
-		printed := s.printed
-		if printed == "" && !s.played {
-			printed = s.output
-		}
-		if printed != "" {
-			fmt.Fprintf(&b, "\n```text\n%s```\n", printed)
-		}
-		at = s.end
-	}
-	b.WriteString(page[at:])
-	return b.String()
+	return docpage.Readable(drillServer.ReplaceAllString(printed, "https://cluster.example.com:6443"))
 }

@@ -1,13 +1,10 @@
 package safe_test
 
 import (
-	"bufio"
 	"encoding/base64"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -15,15 +12,12 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/docpage"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/gitserver"
 )
 
 // example is the repository that users copy.
 const example = "../../examples/gitops"
-
-// played are the blocks of its README that are commands to be played in order. Those in
-// ```bash are settings, which this test makes itself, and alternatives.
-var played = regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
 
 // What the README of the example has people type does what it says, in a copy of the example, with a real cluster, a
 // real Safe and a real git server, and a password.
@@ -54,20 +48,18 @@ func TestTheGitOpsExampleDoesWhatItsReadmeSays(t *testing.T) {
 		}
 	})
 	sh := newShell(t, c, "https://"+safe.at.API, server)
-	text, err := os.ReadFile(filepath.Join(example, "README.md"))
+	page, err := docpage.Read(filepath.Join(example, "README.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	heading := regexp.MustCompile(`(?m)^##+ (.+)$`)
 	seen := map[string]int{}
 	var first string
-	for _, at := range played.FindAllSubmatchIndex(text, -1) {
-		headings := heading.FindAllSubmatch(text[:at[0]], -1)
-		if len(headings) == 0 {
-			t.Fatal("commands before the first heading")
+	for _, b := range page.Blocks {
+		if b.Kind != docpage.Commands || b.Skipped != "" {
+			continue
 		}
-		section := string(headings[len(headings)-1][1])
-		output := sh.play(section, string(text[at[2]:at[3]]))
+		section := b.Section
+		output := sh.Play(page.At(b), b.Text)
 		seen[section]++
 
 		// What the words between the commands say.
@@ -104,7 +96,7 @@ func TestTheGitOpsExampleDoesWhatItsReadmeSays(t *testing.T) {
 			if !strings.Contains(output, "The hook refused it.") || !strings.Contains(output, "copy.yaml:") {
 				t.Errorf("the hook says:\n%s", output)
 			}
-			if subject := sh.play("", "git log -1 --format=%s"); strings.Contains(subject, "Copy") {
+			if subject := sh.Play("", "git log -1 --format=%s"); strings.Contains(subject, "Copy") {
 				t.Error("there is a commit")
 			}
 		case "What is wrong is refused 2":
@@ -131,8 +123,8 @@ func TestTheGitOpsExampleDoesWhatItsReadmeSays(t *testing.T) {
 	}
 	// CI runs what the hook runs.
 	for _, file := range []string{".github/workflows/secrets.yaml", ".gitlab-ci.yml"} {
-		sh.play(file, validationOf(t, filepath.Join(example, file)))
-		if output := sh.play(file, "sed 's/name: db/name: copy/' secrets/shop/db.yaml > secrets/shop/copy.yaml\n"+
+		sh.Play(file, validationOf(t, filepath.Join(example, file)))
+		if output := sh.Play(file, "sed 's/name: db/name: copy/' secrets/shop/db.yaml > secrets/shop/copy.yaml\n"+
 			validationOf(t, filepath.Join(example, file))+" || echo refused\nrm secrets/shop/copy.yaml"); !strings.Contains(output, "refused") {
 			t.Errorf("%s lets pass what Safe refuses:\n%s", file, output)
 		}
@@ -189,15 +181,8 @@ func validationOf(t *testing.T, file string) string {
 	return commands[len(commands)-1]
 }
 
-// A shell is one that a person has open: what a block sets or where it goes, the next one finds.
-type shell struct {
-	t     *testing.T
-	stdin io.Writer
-	lines chan string
-}
-
 // newShell opens a shell beside a checkout of this repository, with kubectl and the plugin on its PATH.
-func newShell(t *testing.T, c *cluster, safe string, server *gitserver.Server) *shell {
+func newShell(t *testing.T, c *cluster, safe string, server *gitserver.Server) *docpage.Shell {
 	t.Helper()
 	dir := t.TempDir()
 	if err := os.CopyFS(filepath.Join(dir, "vsecm", "examples", "gitops"), os.DirFS(example)); err != nil {
@@ -218,65 +203,8 @@ func newShell(t *testing.T, c *cluster, safe string, server *gitserver.Server) *
 		t.Fatal(err)
 	}
 
-	return openShell(t, dir, append(c.cp.KubectlEnv(c.cp.Kubeconfig()),
+	return docpage.OpenShell(t, dir, append(c.cp.KubectlEnv(c.cp.Kubeconfig()),
 		"VSECM_SAFE="+safe, "REPOSITORY="+server.URL+"/secrets.git", "CREDENTIALS="+credentials, "TMPDIR="+dir,
 		"GIT_SSL_CAINFO="+filepath.Join(credentials, "ca.crt"), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1", "GIT_ASKPASS="+askpass, "GIT_TERMINAL_PROMPT=0",
 		"GIT_AUTHOR_NAME=Dana", "GIT_AUTHOR_EMAIL=dana@example.com", "GIT_COMMITTER_NAME=Dana", "GIT_COMMITTER_EMAIL=dana@example.com"))
-}
-
-// openShell opens a shell in a folder.
-func openShell(t *testing.T, dir string, env []string) *shell {
-	t.Helper()
-	cmd := exec.Command("bash", "-e", "-u", "-o", "pipefail", "-s")
-	cmd.Dir, cmd.Env = dir, env
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Stderr = cmd.Stdout
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	s := &shell{t: t, stdin: stdin, lines: make(chan string)}
-	go func() {
-		defer close(s.lines)
-		for scanner := bufio.NewScanner(stdout); scanner.Scan(); {
-			s.lines <- scanner.Text()
-		}
-	}()
-	t.Cleanup(func() {
-		_ = stdin.Close() // which ends it
-		if t.Failed() {
-			_ = cmd.Process.Kill() // whatever it waits for
-		}
-		for range s.lines { // until it has ended
-		}
-		if err := cmd.Wait(); err != nil && !t.Failed() {
-			t.Errorf("the shell ended with %v", err)
-		}
-	})
-	return s
-}
-
-// play runs commands, each of which has to succeed, and returns what they print.
-func (s *shell) play(section, commands string) string {
-	s.t.Helper()
-	const end = "-- the end of the block --"
-	// What a command reads is not the commands after it.
-	if _, err := fmt.Fprintf(s.stdin, "{ %s\n} </dev/null\necho '%s'\n", commands, end); err != nil {
-		s.t.Fatalf("%s: %v", section, err)
-	}
-	var output strings.Builder
-	for line := range s.lines {
-		if line == end {
-			return output.String()
-		}
-		output.WriteString(line + "\n")
-	}
-	s.t.Fatalf("%s: the shell has ended, having printed:\n%s\nof:\n%s", section, output.String(), commands)
-	return ""
 }

@@ -1,0 +1,194 @@
+package docs
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/controlplane"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/docpage"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/gitserver"
+)
+
+// version is that of the programs, as pages show it.
+const version = "v1.2.3"
+
+// programs is the folder of those that the pages are about, which the first page builds.
+var programs struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if programs.dir != "" {
+		_ = os.RemoveAll(programs.dir)
+	}
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+func built(t testing.TB) string {
+	t.Helper()
+	programs.once.Do(func() {
+		if programs.dir, programs.err = os.MkdirTemp("", "docs-programs"); programs.err != nil {
+			return
+		}
+		build := exec.Command("go", "build", "-ldflags", "-X github.com/vsecm/kubectl-vsecm/internal/version.Version="+version,
+			"-o", programs.dir+"/", "./cmd/safe", "./cmd/kubectl-vsecm", "filippo.io/age/cmd/age", "filippo.io/age/cmd/age-keygen")
+		build.Dir = checkout
+		build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+		if out, err := build.CombinedOutput(); err != nil {
+			programs.err = fmt.Errorf("%v: %w\n%s", build.Args, err, out)
+		}
+	})
+	if programs.err != nil {
+		t.Fatal(programs.err)
+	}
+	return programs.dir
+}
+
+// A world is what a page is played in; the package comment describes them.
+type world struct {
+	t          testing.TB
+	dir        string // which holds all of it, by a short name: it has sockets
+	sh         *docpage.Shell
+	server     *gitserver.Server
+	node       *node // nil where there is no cluster
+	comparison docpage.Comparison
+}
+
+func newWorld(t *testing.T, name string) *world {
+	t.Helper()
+	kind, more, _ := strings.Cut(name, ", ")
+	kubectl := controlplane.Dir(t)
+	dir, err := os.MkdirTemp("", "d")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	w := &world{t: t, dir: dir, server: gitserver.New(t, gitserver.Options{TLS: true})}
+	repository := w.server.Repo("secrets.git")
+	repository.Git("", "config", "http.receivepack", "true")
+	w.write("git-ca.crt", string(w.server.CA))
+	w.write("dana/.gitconfig", "[user]\n\tname = Dana\n\temail = dana@example.com\n[init]\n\tdefaultBranch = main\n")
+	for _, folder := range []string{"dana/work", "tmp"} {
+		if err := os.MkdirAll(filepath.Join(dir, folder), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	env := []string{
+		"PATH=" + strings.Join([]string{built(t), kubectl, os.Getenv("PATH")}, string(os.PathListSeparator)),
+		"HOME=" + filepath.Join(dir, "dana"), "USER=dana", "TMPDIR=" + filepath.Join(dir, "tmp"),
+		"LANG=C.UTF-8", "TZ=UTC", "TERM=dumb", "GIT_CONFIG_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0",
+		"GIT_SSL_CAINFO=" + filepath.Join(dir, "git-ca.crt"), "SSL_CERT_FILE=" + filepath.Join(dir, "git-ca.crt"),
+	}
+	switch kind {
+	case "local":
+	case "bare cluster", "cluster":
+		w.node = newNode(t, w)
+		env = append(env, "KUBECONFIG="+w.node.cp.Kubeconfig())
+	default:
+		t.Fatalf("there is no world %q", name)
+	}
+	w.sh = docpage.OpenShell(t, filepath.Join(dir, "dana", "work"), env)
+	if w.node != nil {
+		w.sh.Meanwhile = w.node.work
+	}
+	if kind == "cluster" {
+		w.node.install()
+	}
+	for thing := range strings.SplitSeq(more, ", ") {
+		switch thing {
+		case "":
+		case "checkout":
+			for _, folder := range []string{"safe", "examples"} {
+				if err := os.CopyFS(filepath.Join(dir, "dana/work/vsecm", folder), os.DirFS(filepath.Join(checkout, folder))); err != nil {
+					t.Fatal(err)
+				}
+			}
+		case "release":
+			w.release()
+		default:
+			t.Fatalf("a world has no %q", thing)
+		}
+	}
+	return w
+}
+
+func (w *world) write(file, text string) {
+	w.t.Helper()
+	path := filepath.Join(w.dir, file)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// release makes what a user downloads.
+func (w *world) release() {
+	w.t.Helper()
+	make := exec.Command("hack/release", version, filepath.Join(w.dir, "dana/work/release"), "linux/amd64")
+	make.Dir = checkout
+	if out, err := make.CombinedOutput(); err != nil {
+		w.t.Fatalf("%v: %v\n%s", make.Args, err, out)
+	}
+}
+
+// gitURL is what pages call the server of the world.
+const gitURL = "https://git.example.com/team"
+
+// apiServer is where the API server of a world is.
+var apiServer = regexp.MustCompile(`https://127\.0\.0\.1:\d+`)
+
+// real returns a text of a page with the addresses that are those of this world.
+func (w *world) real(text string) string { return strings.ReplaceAll(text, gitURL, w.server.URL) }
+
+// shown returns what was printed with the addresses that a page shows.
+func (w *world) shown(printed string) string {
+	pairs := []string{w.server.URL, gitURL, filepath.Join(w.dir, "dana"), "/home/dana"}
+	if w.node != nil {
+		for _, r := range w.node.all() {
+			pairs = append(pairs, r.url, r.name, strings.TrimPrefix(r.url, "https://"), r.name)
+		}
+	}
+	printed = strings.NewReplacer(pairs...).Replace(printed)
+	if w.node != nil {
+		printed = apiServer.ReplaceAllString(printed, "https://cluster.example.com:6443")
+	}
+	return printed
+}
+
+// settle waits until the cluster runs what it was told to, and has the shell reach it.
+func (w *world) settle() {
+	w.t.Helper()
+	if w.node == nil {
+		return
+	}
+	urls := w.node.settle()
+	if slices.Equal(urls, w.node.told) {
+		return
+	}
+	w.node.told = urls
+	if len(urls) == 0 {
+		w.sh.Play("", "unset VSECM_SAFE")
+		return
+	}
+	w.sh.Play("", "export VSECM_SAFE="+strings.Join(urls, ","))
+}
