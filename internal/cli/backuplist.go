@@ -17,7 +17,7 @@ type backupListOptions struct {
 }
 
 func newBackupList(streams genericiooptions.IOStreams) *cobra.Command {
-	o := backupListOptions{streams: streams, output: outputFlag{forms: []string{"json", "yaml"}}}
+	o := backupListOptions{streams: streams, output: outputFlag{forms: []string{"json", "yaml", formJSONPath}}}
 	cmd := &cobra.Command{
 		Use:   "list FILE -i IDENTITY [flags]",
 		Short: "List the secrets in a backup, without their values",

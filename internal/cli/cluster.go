@@ -10,12 +10,14 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	_ "k8s.io/client-go/plugin/pkg/client/auth" // kubeconfigs that log in by OIDC, as with kubectl
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/internal/publication"
 	"github.com/vsecm/kubectl-vsecm/internal/version"
 )
@@ -76,6 +78,14 @@ type clusterError struct {
 	managers bool
 	// next is where to go on with a list whose beginning is too old.
 	next string
+	// unsaid says that there was no word of why: of a path that there is not, where an object that there is not is
+	// named.
+	unsaid bool
+}
+
+// unknownField tells whether it was refused since it has a field that the cluster's schema has not.
+func (e *clusterError) unknownField() bool {
+	return strings.Contains(e.said, "unknown field") || strings.Contains(e.said, "field not declared in schema")
 }
 
 func (e *clusterError) Error() string { return visible(e.said) } // one line
@@ -165,7 +175,20 @@ func (c *cluster) open(ctx context.Context, call clusterCall) (io.ReadCloser, er
 	if err != nil {
 		return nil, err
 	}
-	return nil, fmt.Errorf("asking %s: %w", c, refusalOf(response, text))
+	refused := refusalOf(response, text)
+	err = fmt.Errorf("asking %s: %w", c, refused)
+	switch ours := strings.HasPrefix(call.path.Path, c.base.JoinPath("apis", v1alpha1.Group).Path+"/"); {
+	case ours && refused.code == http.StatusNotFound && refused.unsaid:
+		return nil, c.noKinds()
+	case ours && refused.unknownField():
+		return nil, withHint(err, "the cluster's CRDs are older than this plugin: upgrade Safe, which begins with them (%s)", installPage)
+	}
+	return nil, err
+}
+
+// noKinds says that the cluster knows no kind of ours.
+func (c *cluster) noKinds() error {
+	return withHint(fmt.Errorf("%w: %s does not know %ss", errNoSafe, c, v1alpha1.KindEncryptedSecret), "is this the right cluster? See --context. How to install Safe: %s", installPage)
 }
 
 // refusalOf reads a Status of the Kubernetes API. The code says enough where it is none.
@@ -176,7 +199,7 @@ func refusalOf(response *http.Response, text []byte) *clusterError {
 		Details  struct{ Causes []struct{ Reason string } }
 	}
 	_ = json.Unmarshal(text, &status)
-	refused := &clusterError{code: response.StatusCode, said: cmp.Or(status.Message, response.Status), next: status.Metadata.Continue}
+	refused := &clusterError{code: response.StatusCode, said: cmp.Or(status.Message, response.Status), next: status.Metadata.Continue, unsaid: status.Message == ""}
 	for _, cause := range status.Details.Causes {
 		refused.managers = refused.managers || cause.Reason == "FieldManagerConflict"
 	}
@@ -208,8 +231,7 @@ func (c *cluster) publication(ctx context.Context, namespace string) (*publicati
 	err := c.call(ctx, http.MethodGet, c.path(namespace, "configmaps", publication.Name), nil, &found)
 	switch code := codeOf(err); {
 	case code == http.StatusNotFound:
-		return nil, withHint(fmt.Errorf("nothing is published by Safe in %s: there is no ConfigMap %s/%s", c, namespace, publication.Name),
-			"is this the right cluster, and Safe installed in that namespace? See --context and --safe-namespace")
+		return nil, noSafe("there is no ConfigMap %s/%s in %s", namespace, publication.Name, c)
 	case code == http.StatusUnauthorized || code == http.StatusForbidden:
 		return nil, withHint(fmt.Errorf("reading what Safe publishes: %w", err), "whoever is logged in to the cluster may read ConfigMap %s/%s where Safe is installed: are the kubeconfig's user and --safe-namespace right?", namespace, publication.Name)
 	case err != nil:

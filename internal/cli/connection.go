@@ -18,6 +18,7 @@ import (
 type connection struct {
 	kubeconfig string
 	overrides  clientcmd.ConfigOverrides
+	skew       *skewTeller // may be nil
 }
 
 func newConnection() *connection { return &connection{} }

@@ -15,3 +15,9 @@ func obeyEscapes(*os.File) (func(), error) {
 	}
 	return func() {}, nil
 }
+
+// showsColours tells whether a terminal shows colours.
+func showsColours(*os.File) bool {
+	name := os.Getenv("TERM")
+	return name != "" && name != "dumb"
+}

@@ -20,3 +20,10 @@ func obeyEscapes(f *os.File) (func(), error) {
 	}
 	return func() { _ = windows.SetConsoleMode(console, mode) }, nil
 }
+
+// showsColours tells whether a console shows colours: it does where it obeys escape sequences already.
+func showsColours(f *os.File) bool {
+	var mode uint32
+	err := windows.GetConsoleMode(windows.Handle(f.Fd()), &mode)
+	return err == nil && mode&windows.ENABLE_VIRTUAL_TERMINAL_PROCESSING != 0
+}

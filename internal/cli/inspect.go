@@ -45,7 +45,7 @@ type inspection struct {
 }
 
 func newInspect(streams genericiooptions.IOStreams) *cobra.Command {
-	o := inspectOptions{streams: streams, output: outputFlag{forms: []string{"json", "yaml"}}}
+	o := inspectOptions{streams: streams, output: outputFlag{forms: []string{"json", "yaml", formJSONPath}}}
 	cmd := &cobra.Command{
 		Use:   "inspect FILE|-",
 		Short: "Show what is sealed, for whom and since when, but no value",

@@ -37,7 +37,7 @@ type listOptions struct {
 }
 
 func newList(streams genericiooptions.IOStreams, conn *connection) *cobra.Command {
-	o := listOptions{streams: streams, conn: conn, now: time.Now, output: outputFlag{forms: []string{"wide", "json", "yaml", "name"}}}
+	o := listOptions{streams: streams, conn: conn, now: time.Now, output: outputFlag{forms: []string{"wide", "json", "yaml", "name", formJSONPath}}}
 	cmd := &cobra.Command{
 		Use:   "list [NAME…] [-n NAMESPACE | -A] [flags]",
 		Short: "List the EncryptedSecrets in the cluster, and how they fare",
@@ -146,7 +146,7 @@ func (o listOptions) run(ctx context.Context) error {
 	}
 	defer cluster.close()
 	switch {
-	case o.output.value == "json" || o.output.value == "yaml":
+	case o.output.objects():
 		printer := &objectPrinter{w: o.streams.Out, form: o.output.value, alone: len(o.names) == 1 && o.olderThan.age == 0}
 		before := o.now().Add(-o.olderThan.age)
 		err := list(ctx, o, cluster, namespace, func(raw *json.RawMessage) error {
@@ -209,6 +209,9 @@ func listRows[T any](ctx context.Context, o listOptions, c *cluster, namespace s
 			cells = append([]string{"NAMESPACE"}, cells...)
 		}
 		table.header(cells)
+	}
+	if !wide {
+		table.may("AGE", "SOURCE", "EXPIRES", "SECRET", "LAST APPLIED", "REVISION", "FAULTS", "OBJECTS", "OLD-VALUES", "SEALED", "REASON")
 	}
 	n := 0
 	err := list(ctx, o, c, namespace, func(item *T) error {

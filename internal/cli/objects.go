@@ -204,12 +204,12 @@ func wordObjects(err error, doing, namespace string) error {
 	return said
 }
 
-// missingKind tells whether err is a 404 of a whole list: the cluster does not know the kind.
+// missingKind words a 404 of a whole list: the cluster does not know the kind.
 func missingKind(err error, plural string) error {
 	if codeOf(err) != http.StatusNotFound {
 		return err
 	}
-	return withHint(fmt.Errorf("the cluster does not know %s", plural), "is this the right cluster, and Safe installed there? See --context and docs/install.md")
+	return withHint(fmt.Errorf("%w: the cluster does not know %s", errNoSafe, plural), "is this the right cluster? See --context. How to install Safe: %s", installPage)
 }
 
 // sourceName returns the name of a source, NAMESPACE/NAME, as 'sync' takes it, from the label that its objects bear;

@@ -154,22 +154,31 @@ func faultList(total int64, faults []v1alpha1.GitFault) statusList[statusFault] 
 }
 
 // printSources shows the sources in a cluster.
-func printSources(w io.Writer, sources []sourceStatus) error {
+func (o statusOptions) printSources(w io.Writer, sources []sourceStatus) error {
 	fmt.Fprintln(w)
 	if len(sources) == 0 {
 		_, err := fmt.Fprintln(w, "No git sources.")
 		return err
 	}
 	t := newTable(w)
-	t.header([]string{"NAMESPACE", "NAME", "READY", "REASON", "REVISION", "OBJECTS", "FAULTS", "LAST APPLIED"})
+	header, wide := []string{"NAMESPACE", "NAME", "READY", "REASON", "REVISION", "OBJECTS", "FAULTS", "LAST APPLIED"}, o.output.value == "wide"
+	if wide {
+		header = append(header, "URL", "REF", "MESSAGE")
+	} else {
+		t.may("OBJECTS", "FAULTS", "REVISION", "LAST APPLIED", "REASON")
+	}
+	t.header(header)
 	for _, s := range sources {
 		namespace, name, _ := strings.Cut(s.Source, "/")
 		ready, reason := s.ready()
-		err := t.row([]string{
+		row := []string{
 			namespace, name, ready, orNone(reason), orNone(short(s.Revision)),
 			strconv.Itoa(s.Objects), strconv.Itoa(s.Faults.Total), ago(s.AppliedAt),
-		})
-		if err != nil {
+		}
+		if wide {
+			row = append(row, orNone(bareURL(s.URL)), orNone(s.Branch), orNone(s.Error))
+		}
+		if err := t.row(row); err != nil {
 			return err
 		}
 	}

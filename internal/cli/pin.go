@@ -23,19 +23,22 @@ type pins struct {
 	where        string              // the cluster, in messages
 	certificates map[string][]string // with the names of the replicas that have it
 	ids          map[string][]string
+	versions     map[string]string // by the names of the replicas
 	bundle       *x509.CertPool
 	now          func() time.Time
+	skew         *skewTeller // may be nil
 }
 
 func newPins(where string, p *publication.Publication) *pins {
 	ps := &pins{
 		where:        where,
-		certificates: make(map[string][]string), ids: make(map[string][]string),
+		certificates: make(map[string][]string), ids: make(map[string][]string), versions: make(map[string]string),
 		bundle: x509.NewCertPool(), now: time.Now,
 	}
 	ps.bundle.AppendCertsFromPEM([]byte(p.Bundle))
 	for _, name := range slices.Sorted(maps.Keys(p.Replicas)) {
 		r := p.Replicas[name]
+		ps.versions[name] = r.Version
 		if len(r.CertificateSHA256) == hex.EncodedLen(sha256.Size) {
 			ps.certificates[r.CertificateSHA256] = append(ps.certificates[r.CertificateSHA256], name)
 		}
@@ -84,6 +87,18 @@ func (ps *pins) names(leaf *x509.Certificate) []string {
 		return names
 	}
 	return ps.ids[leaf.URIs[0].String()]
+}
+
+// versionOf returns the version that all replicas of these names say they are of; empty where they differ.
+func (ps *pins) versionOf(names []string) string {
+	version := ""
+	for i, name := range names {
+		if i > 0 && ps.versions[name] != version {
+			return ""
+		}
+		version = ps.versions[name]
+	}
+	return version
 }
 
 func (ps *pins) refuse(err error) error {

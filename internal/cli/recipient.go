@@ -27,7 +27,7 @@ type publicKey struct {
 }
 
 func newRecipient(streams genericiooptions.IOStreams, conn *connection) *cobra.Command {
-	o := recipientOptions{streams: streams, safe: safeFlag{conn: conn}, output: outputFlag{forms: []string{"json", "yaml"}}}
+	o := recipientOptions{streams: streams, safe: safeFlag{conn: conn}, output: outputFlag{forms: []string{"json", "yaml", formJSONPath}}}
 	cmd := &cobra.Command{
 		Use:   "recipient [--root-key FILE] [flags]",
 		Short: "Print the public key to encrypt to",

@@ -109,8 +109,11 @@ func (f *recipientFlags) resolve(p *project, rule encrypt.Rule) ([]encrypt.Recip
 			return nil, fmt.Errorf("no recipients to seal to were named: %w", err) // it says what to do
 		}
 		if err != nil {
-			return nil, withHint(fmt.Errorf("no recipients to seal to were named, and Safe's could not be found: %w", err),
-				"name one with --recipient, in $%s or in .vsecm.yaml, or the cluster with --context", recipientsVariable)
+			hint := fmt.Sprintf("name one with --recipient, in $%s or in .vsecm.yaml, or the cluster with --context", recipientsVariable)
+			if errors.Is(err, errNoSafe) {
+				hint += ". How to install Safe: " + installPage
+			}
+			return nil, withHint(fmt.Errorf("no recipients to seal to were named, and Safe's could not be found: %w", err), "%s", hint)
 		}
 		f.fromSafe = true
 		all = append(all, r)

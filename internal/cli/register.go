@@ -38,7 +38,7 @@ type registerOptions struct {
 }
 
 func newRegister(streams genericiooptions.IOStreams, conn *connection) *cobra.Command {
-	o := registerOptions{streams: streams, conn: conn, now: time.Now, output: outputFlag{forms: []string{"json", "yaml", "name"}}}
+	o := registerOptions{streams: streams, conn: conn, now: time.Now, output: outputFlag{forms: []string{"json", "yaml", "name", formJSONPath}}}
 	cmd := &cobra.Command{
 		Use:   "register NAME [-n NAMESPACE] [flags]",
 		Short: "Encrypt values, and apply them to the cluster at once",
@@ -338,7 +338,7 @@ func (o *registerOptions) print(object *v1alpha1.EncryptedSecret) error {
 		_, err := fmt.Fprintln(o.streams.Out, shownName(object.Name))
 		return err
 	}
-	if o.dryRun == dryRunClient { // no more than what was asked for, to be kept in a file
+	if o.dryRun == dryRunClient && !strings.HasPrefix(o.output.value, formJSONPath) { // no more than what was asked for, to be kept in a file
 		text, err := encrypt.MarshalYAML(object)
 		if o.output.value == "json" {
 			text, err = encrypt.MarshalJSON(object)

@@ -24,7 +24,7 @@ type rekeyStatusOptions struct {
 }
 
 func newRekeyStatus(streams genericiooptions.IOStreams, conn *connection) *cobra.Command {
-	o := rekeyStatusOptions{streams: streams, safe: safeFlag{conn: conn}, output: outputFlag{forms: []string{"json", "yaml"}}, leaderWait: leaderWait}
+	o := rekeyStatusOptions{streams: streams, safe: safeFlag{conn: conn}, output: outputFlag{forms: []string{"json", "yaml", formJSONPath}}, leaderWait: leaderWait}
 	cmd := &cobra.Command{
 		Use:   "status [flags]",
 		Short: "Show what still needs the old root key",

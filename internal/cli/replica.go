@@ -118,7 +118,7 @@ func (r *replica) send(ctx context.Context, method, target string, body []byte, 
 	}
 	if response.StatusCode >= http.StatusMultipleChoices {
 		defer response.Body.Close()
-		return nil, r.refusal(problem.Read(response))
+		return nil, r.refusal(problem.Read(response), target)
 	}
 	return response, nil
 }
@@ -194,6 +194,7 @@ func (r *replica) recognise(state tls.ConnectionState) error {
 	if r.fingerprint == "" {
 		r.fingerprint = fingerprint
 		r.names = r.pins.names(state.PeerCertificates[0])
+		r.pins.skew.hear(r.pins.versionOf(r.names))
 	}
 	if r.fingerprint != fingerprint {
 		return withHint(errors.New("another Safe answers than before"), "try again; behind a load balancer, name each replica with --safe")
@@ -237,8 +238,8 @@ type unreachableError struct{ error }
 
 func (e unreachableError) Unwrap() []error { return []error{e.error, errUnreachable} }
 
-// refusal is what Safe answered.
-func (r *replica) refusal(p *problem.Problem) error {
+// refusal is what Safe answered to a call.
+func (r *replica) refusal(p *problem.Problem, target string) error {
 	said := p.Detail
 	if said == "" || p.Type == problem.Internal || p.Type == "" {
 		said = p.Error() // with what finds the call in Safe's log
@@ -258,6 +259,9 @@ func (r *replica) refusal(p *problem.Problem) error {
 		return withHint(err, "service account %s lacks the right; name another with --service-account", account)
 	case problem.TooManyRequests:
 		return withHint(err, "wait a while, and try again")
+	}
+	if hint := r.skewHint(p, target); hint != "" {
+		return withHint(err, "%s", hint)
 	}
 	return err
 }

@@ -79,6 +79,7 @@ var errSomeLeft = errors.New("some was left")
 // New returns the plugin's command.
 func New(streams genericiooptions.IOStreams) *cobra.Command {
 	conn := newConnection()
+	conn.skew = newSkewTeller(streams.ErrOut)
 	cmd := &cobra.Command{
 		Use:           "kubectl-vsecm",
 		Short:         "Encrypt secrets into YAML that is safe to commit",

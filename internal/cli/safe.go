@@ -136,6 +136,10 @@ func (f *safeFlag) throughCluster(ctx context.Context, s *safes, source tokenSou
 	if len(s.replicas) == 0 {
 		pods, idle, err := cluster.safePods(ctx, string(f.namespace))
 		if err != nil {
+			// Without any, does it not run, or is it not there at all?
+			if _, missing := cluster.publication(ctx, string(f.namespace)); errors.Is(missing, errNoSafe) && codeOf(err) == 0 {
+				return missing
+			}
 			return err
 		}
 		s.idle = idle
@@ -150,6 +154,7 @@ func (f *safeFlag) throughCluster(ctx context.Context, s *safes, source tokenSou
 		return err
 	}
 	pins := newPins(cluster.String(), s.published)
+	pins.skew = f.conn.skew
 	for _, r := range s.replicas {
 		r.pins, r.source = pins, source
 	}

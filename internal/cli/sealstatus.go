@@ -14,8 +14,11 @@ import (
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
 
-// unsealed is the state in which Safe serves.
-const unsealed = "unsealed"
+// States of Safe: unsealed is the one in which it serves, uninitialised the one before its first root key.
+const (
+	unsealed      = "unsealed"
+	uninitialised = "uninitialised"
+)
 
 // inMemory is the store of a Safe whose replicas are unsealed each for itself.
 const inMemory = "memory"

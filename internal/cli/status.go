@@ -5,11 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
-	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -26,6 +23,9 @@ type statusOptions struct {
 
 	source  string // show this one alone: NAMESPACE/NAME
 	leaders bool   // of sources, show what the replica that leads says
+
+	watch    bool
+	interval time.Duration
 }
 
 // A status is what a replica answers of itself.
@@ -96,7 +96,7 @@ type statusFault struct {
 var errSealed = errors.New("sealed")
 
 func newStatus(streams genericiooptions.IOStreams, conn *connection) *cobra.Command {
-	o := statusOptions{streams: streams, safe: safeFlag{conn: conn}, output: outputFlag{forms: []string{"json", "yaml"}}}
+	o := statusOptions{streams: streams, safe: safeFlag{conn: conn}, output: outputFlag{forms: []string{"wide", "json", "yaml", formJSONPath}}}
 	cmd := &cobra.Command{
 		Use:   "status [flags]",
 		Short: "Show how Safe and its git sources fare",
@@ -104,13 +104,25 @@ func newStatus(streams genericiooptions.IOStreams, conn *connection) *cobra.Comm
 others, which root key it has or needs, how many shares of it were given, and
 until when its SVID is valid; how the git sources fare: the revision that was
 applied, and what keeps manifests from being delivered, with file, line and
-field; and how many EncryptedSecrets did not arrive, and why.
+field; and how many EncryptedSecrets did not arrive, and why. The first line
+says it all in short.
 
 Sources and EncryptedSecrets are read in your own name where you may list those
 of all namespaces; else Safe tells of the sources.
 
-Exit codes: 0 all is well, 1 faults or another error, 2 a replica is sealed.`,
+A terminal that is too narrow for a table is not shown all of its columns; a
+file, a pipe and -o wide are.
+
+--watch shows it again and again, until Ctrl-C, also while Safe is away. Where
+the output is no terminal, it prints the first line with the time, and again
+whenever it has changed.
+
+Exit codes: 0 all is well, 1 faults or another error, 2 a replica is sealed;
+with --watch 0 when Ctrl-C has ended it.`,
 		Example: `  kubectl vsecm status
+
+  # While a rollout, an unseal or a push is under way
+  kubectl vsecm status --watch
 
   # Is it sealed?
   kubectl vsecm status >/dev/null; [ $? -eq 2 ] && kubectl vsecm unseal
@@ -123,10 +135,21 @@ Exit codes: 0 all is well, 1 faults or another error, 2 a replica is sealed.`,
 	}
 	o.safe.addTo(cmd)
 	o.output.addTo(cmd, "Form of the output")
+	cmd.Flags().BoolVarP(&o.watch, "watch", "w", false, "Show it anew, until Ctrl-C")
+	cmd.Flags().DurationVar(&o.interval, "interval", 2*time.Second, "With --watch, how long to wait before it is shown anew")
+	_ = cmd.RegisterFlagCompletionFunc("interval", cobra.FixedCompletions([]string{"2s", "10s", "1m"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
 func (o statusOptions) run(ctx context.Context) error {
+	switch {
+	case o.watch && o.output.objects():
+		return errors.New("--watch prints a page for people: leave out -o, or take -o wide")
+	case o.watch && o.interval < time.Second:
+		return errors.New("--interval: want 1s or more")
+	case o.watch:
+		return o.watching(ctx)
+	}
 	ctx, all, done, err := o.safe.openWithin(ctx, statusTimeout, viewerAccount)
 	if err != nil {
 		return err
@@ -135,52 +158,79 @@ func (o statusOptions) run(ctx context.Context) error {
 	return o.show(ctx, all)
 }
 
-// show asks every replica, and shows what those answered that did.
-func (o statusOptions) show(ctx context.Context, all *safes) error {
-	texts := make([][]byte, len(all.replicas))
+// A look is what was seen of Safe at one time.
+type look struct {
+	all      *safes
+	texts    [][]byte // what each replica answered,
+	errs     []error  // or why it did not
+	replicas []status // those that did
+	overview *overview
+	sources  []sourceStatus // that are shown
+}
+
+// look asks every replica, and the cluster.
+func (o statusOptions) look(ctx context.Context, all *safes) *look {
+	l := &look{all: all, texts: make([][]byte, len(all.replicas))}
 	states := make([]status, len(all.replicas))
-	errs := all.each(func(i int, r *replica) (err error) {
-		if texts[i], err = r.act(ctx, http.MethodGet, "/v1/status", nil, ""); err != nil {
+	l.errs = all.each(func(i int, r *replica) (err error) {
+		if l.texts[i], err = r.act(ctx, http.MethodGet, "/v1/status", nil, ""); err != nil {
 			return err
 		}
-		if err := decode(r, texts[i], &states[i]); err != nil {
+		if err := decode(r, l.texts[i], &states[i]); err != nil {
 			return err
 		}
 		if states[i].Replica == "" {
 			states[i].Replica = r.name
 		}
+		o.safe.conn.skew.hear(states[i].Version)
 		return nil
 	})
-	var answered []status
-	overview := o.overview(ctx, all)
+	l.overview = o.overview(ctx, all)
 	for i, st := range states {
-		if errs[i] == nil {
-			answered = append(answered, st)
+		if l.errs[i] == nil {
+			l.replicas = append(l.replicas, st)
 		}
 	}
+	l.sources = o.shown(l.replicas, l.overview)
+	return l
+}
+
+// show asks every replica, and shows what those answered that did.
+func (o statusOptions) show(ctx context.Context, all *safes) error {
+	l := o.look(ctx, all)
 	var err error
 	switch {
-	case o.output.value != "":
-		err = o.printAll(all, texts, errs, overview)
-	case len(answered) > 0 || overview.some():
-		err = o.print(answered, overview)
+	case o.output.objects():
+		err = o.printAll(l)
+	case len(l.replicas) > 0 || l.overview.some():
+		err = o.print(o.streams.Out, l)
 	}
 	if err != nil {
 		return err
 	}
-	names := make([]string, len(answered))
-	for i, st := range answered {
+	o.safe.tellMissed(o.streams.ErrOut, all, l.names())
+	return l.judge()
+}
+
+// names returns the names of the replicas that answered.
+func (l *look) names() []string {
+	names := make([]string, len(l.replicas))
+	for i, st := range l.replicas {
 		names[i] = st.Replica
 	}
-	o.safe.tellMissed(o.streams.ErrOut, all, names)
-	if err := errors.Join(errs...); err != nil {
+	return names
+}
+
+// judge returns what there is to be done about, as an error.
+func (l *look) judge() error {
+	if err := errors.Join(l.errs...); err != nil {
 		return err
 	}
-	sealed, well := false, overview.well()
-	for _, s := range o.shown(answered, overview) {
+	sealed, well := false, l.overview.well()
+	for _, s := range l.sources {
 		well = well && !s.troubled()
 	}
-	for _, st := range answered {
+	for _, st := range l.replicas {
 		sealed = sealed || st.sealed()
 		well = well && st.well()
 	}
@@ -195,13 +245,13 @@ func (o statusOptions) show(ctx context.Context, all *safes) error {
 
 // printAll prints what the replicas answered, with what a newer Safe tells beyond what this
 // plugin knows.
-func (o statusOptions) printAll(all *safes, texts [][]byte, errs []error, overview *overview) error {
-	replicas := make([]map[string]any, len(all.replicas))
-	for i, r := range all.replicas {
+func (o statusOptions) printAll(l *look) error {
+	replicas := make([]map[string]any, len(l.all.replicas))
+	for i, r := range l.all.replicas {
 		answer := make(map[string]any)
-		if errs[i] != nil {
-			answer["error"] = visible(errs[i].Error())
-		} else if err := json.Unmarshal(texts[i], &answer); err != nil {
+		if l.errs[i] != nil {
+			answer["error"] = visible(l.errs[i].Error())
+		} else if err := json.Unmarshal(l.texts[i], &answer); err != nil {
 			return fmt.Errorf("%s: its answer is not Safe's", r.name)
 		}
 		if _, has := answer["replica"]; !has {
@@ -210,12 +260,12 @@ func (o statusOptions) printAll(all *safes, texts [][]byte, errs []error, overvi
 		replicas[i] = answer
 	}
 	whole := map[string]any{"replicas": replicas}
-	if overview != nil {
-		if overview.Sources != nil {
-			whole["gitSources"] = slices.DeleteFunc(overview.Sources, func(s *listedSource) bool { return o.source != "" && s.name() != o.source })
+	if v := l.overview; v != nil {
+		if v.Sources != nil {
+			whole["gitSources"] = slices.DeleteFunc(v.Sources, func(s *listedSource) bool { return o.source != "" && s.name() != o.source })
 		}
-		if overview.Secrets != nil {
-			whole["encryptedSecrets"] = overview.Secrets
+		if v.Secrets != nil {
+			whole["encryptedSecrets"] = v.Secrets
 		}
 	}
 	return printObject(o.streams.Out, o.output.value, whole)
@@ -230,65 +280,6 @@ func (st status) sealed() bool { return st.State != "" && st.State != unsealed }
 // well tells of the replica alone, not of the sources that it knows.
 func (st status) well() bool { return len(st.Unreadable) == 0 && st.Synced }
 
-func (o statusOptions) print(replicas []status, overview *overview) error {
-	if err := o.printReplicas(replicas, overview != nil); err != nil {
-		return err
-	}
-	sources := o.shown(replicas, overview)
-	if o.source != "" && len(sources) == 0 {
-		return withHint(fmt.Errorf("how %s fares is not known", o.source), "'kubectl vsecm list --sources' may tell")
-	}
-	var err error
-	if overview != nil || o.source != "" {
-		if len(sources) > 0 || overview == nil || overview.Sources != nil {
-			err = printSources(o.streams.Out, sources)
-		}
-	} else {
-		err = o.printLocalSources(replicas)
-	}
-	if err != nil {
-		return err
-	}
-	for _, s := range sources {
-		s.printTroubles(o.streams.Out)
-	}
-	overview.printSecrets(o.streams.Out)
-	return nil
-}
-
-// printReplicas shows the replicas; in a cluster also which of them leads.
-func (o statusOptions) printReplicas(replicas []status, inCluster bool) error {
-	if len(replicas) == 0 {
-		return nil
-	}
-	w := tabwriter.NewWriter(o.streams.Out, 0, 0, 2, ' ', 0)
-	header := []string{"REPLICA", "STATE", "MODE", "PROGRESS", "KEY", "SYNCED", "SVID-EXPIRES", "VERSION"}
-	if inCluster {
-		header = slices.Insert(header, 2, "LEADS")
-	}
-	fmt.Fprintln(w, visibleRow(header))
-	for _, st := range replicas {
-		row := []string{
-			st.Replica, orNone(st.State), orNone(strings.Trim(st.Input+"/"+st.Store, "/")),
-			fmt.Sprintf("%d/%d", st.Progress.Given, st.Progress.Needed),
-			orNone(short(st.KeyID)), yesOrNo(st.Synced), st.svidExpires(), st.Version,
-		}
-		if inCluster {
-			row = slices.Insert(row, 2, yesOrNo(st.Leads))
-		}
-		fmt.Fprintln(w, visibleRow(row))
-	}
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	printReasons(o.streams.Out, replicas)
-	printCeremonies(o.streams.Out, replicas)
-	for _, st := range replicas {
-		st.printTroubles(o.streams.Out)
-	}
-	return nil
-}
-
 // shown returns the sources that are shown: those of the cluster, or what replicas say of theirs.
 func (o statusOptions) shown(replicas []status, overview *overview) []sourceStatus {
 	var told []sourceStatus
@@ -302,73 +293,6 @@ func (o statusOptions) shown(replicas []status, overview *overview) []sourceStat
 		told = overview.merge(told, o.leaders)
 	}
 	return slices.DeleteFunc(told, func(s sourceStatus) bool { return o.source != "" && s.Source != o.source })
-}
-
-func (st status) svidExpires() string {
-	switch {
-	case st.SVID == nil:
-		return "<none>"
-	case st.SVID.NotAfter.Before(time.Now()):
-		return "expired"
-	}
-	return "in " + duration.HumanDuration(time.Until(st.SVID.NotAfter))
-}
-
-// printReasons says why replicas are sealed, and what is amiss with the root key of those that
-// are not.
-func printReasons(w io.Writer, replicas []status) {
-	printOnce(w, replicas, func(st status) []string {
-		if st.Reason == "" {
-			return nil
-		}
-		return []string{st.Reason}
-	})
-}
-
-// printCeremonies says which shares of the root key were given. Two sets at once may be a
-// mistake that somebody has to see.
-func printCeremonies(w io.Writer, replicas []status) {
-	printOnce(w, replicas, func(st status) (said []string) {
-		for _, p := range ceremonies(st.Progress, st.Ceremonies) {
-			said = append(said, fmt.Sprintf("set %s: %s", p.Set, p))
-		}
-		return said
-	})
-}
-
-// printOnce prints what is to be said of each replica, once where it is the same.
-func printOnce(w io.Writer, replicas []status, of func(status) []string) {
-	names := make(map[string][]string)
-	var all []string
-	for _, st := range replicas {
-		for _, said := range of(st) {
-			if names[said] == nil {
-				all = append(all, said)
-			}
-			names[said] = append(names[said], visible(st.Replica))
-		}
-	}
-	for _, said := range all {
-		fmt.Fprintf(w, "\n%s: %s\n", strings.Join(names[said], ", "), visible(said))
-	}
-}
-
-func (st status) printTroubles(w io.Writer) {
-	if !st.sealed() && !st.Synced {
-		fmt.Fprintf(w, "\n%s: not all stored objects are served yet\n", visible(st.Replica))
-	}
-	for _, line := range st.Unreadable {
-		fmt.Fprintf(w, "\n%s: unreadable: %s\n", visible(st.Replica), visible(line))
-	}
-}
-
-// visibleRow joins the cells of a table's row.
-func visibleRow(cells []string) string {
-	shown := make([]string, len(cells))
-	for i, c := range cells {
-		shown[i] = visible(c)
-	}
-	return strings.Join(shown, "\t")
 }
 
 func yesOrNo(b bool) string {

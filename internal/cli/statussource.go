@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 )
 
 // troubled tells whether somebody has to do something about the source.
@@ -22,8 +21,8 @@ func (s sourceStatus) troubled() bool {
 
 func (s sourceStatus) printTroubles(w io.Writer) {
 	line := func(format string, args ...any) {
-		fmt.Fprintf(w, "\n%s: %s", visible(s.Source), visible(fmt.Sprintf(format, args...)))
 		fmt.Fprintln(w)
+		prose(w, "%s: %s", s.Source, fmt.Sprintf(format, args...))
 	}
 	if s.Error != "" {
 		line("%s", s.Error)
@@ -31,24 +30,24 @@ func (s sourceStatus) printTroubles(w io.Writer) {
 	if s.Faults.Total > 0 {
 		line("%s; what is concerned keeps its last good version", counted(s.Faults.Total, "fault"))
 		for _, f := range s.Faults.Items {
-			fmt.Fprintf(w, "  %s\n", visible(f.String()))
+			prose(w, "  %s", f)
 		}
 	}
 	if s.Warnings.Total > 0 {
 		line("%s", counted(s.Warnings.Total, "warning"))
 		for _, f := range s.Warnings.Items {
-			fmt.Fprintf(w, "  %s\n", visible(f.String()))
+			prose(w, "  %s", f)
 		}
 	}
 	if s.Skips.Total > 0 {
 		line("%s not read", counted(s.Skips.Total, "path"))
 		for _, skip := range s.Skips.Items {
-			fmt.Fprintf(w, "  %s: %s\n", visible(skip.Path), visible(skip.Reason))
+			prose(w, "  %s: %s", skip.Path, skip.Reason)
 		}
 	}
 	if why := s.deletionsWait(); why != "" {
 		line("%s held back, %s; if they are meant:", counted(s.PendingDeletions.Total, "deletion"), why)
-		fmt.Fprintf(w, "  kubectl vsecm sync%s --allow-deletions %s\n", s.argument(), visible(s.Revision))
+		fmt.Fprintf(w, "  kubectl vsecm sync%s --allow-deletions %s\n", s.argument(), visible(s.Revision)) // to be copied
 	}
 }
 
@@ -101,18 +100,21 @@ func (s sourceStatus) argument() string {
 }
 
 // printLocalSources shows the sources of the replicas that have any, each its own.
-func (o statusOptions) printLocalSources(replicas []status) error {
+func (o statusOptions) printLocalSources(w io.Writer, replicas []status) error {
 	having := slices.DeleteFunc(slices.Clone(replicas), func(st status) bool { return len(st.Sources) == 0 })
 	if len(having) == 0 {
 		return nil
 	}
-	fmt.Fprintln(o.streams.Out)
-	w := tabwriter.NewWriter(o.streams.Out, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(w)
+	t := newTable(w)
 	header := []string{"SOURCE", "READY", "APPLIED", "OBJECTS", "FAULTS", "LAST SUCCESS"}
 	if len(having) > 1 {
 		header = append(header, "REPLICA")
 	}
-	fmt.Fprintln(w, visibleRow(header))
+	t.header(header)
+	if o.output.value != "wide" {
+		t.may("LAST SUCCESS", "APPLIED", "OBJECTS", "FAULTS", "REPLICA")
+	}
 	for _, st := range having {
 		for _, s := range st.Sources {
 			row := []string{
@@ -122,8 +124,10 @@ func (o statusOptions) printLocalSources(replicas []status) error {
 			if len(having) > 1 {
 				row = append(row, st.Replica)
 			}
-			fmt.Fprintln(w, visibleRow(row))
+			if err := t.row(row); err != nil {
+				return err
+			}
 		}
 	}
-	return w.Flush()
+	return t.flush()
 }

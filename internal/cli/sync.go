@@ -37,7 +37,7 @@ type syncOptions struct {
 }
 
 func newSync(streams genericiooptions.IOStreams, conn *connection) *cobra.Command {
-	o := syncOptions{streams: streams, safe: safeFlag{conn: conn}, output: outputFlag{forms: []string{"json", "yaml"}}, leaderWait: leaderWait}
+	o := syncOptions{streams: streams, safe: safeFlag{conn: conn}, output: outputFlag{forms: []string{"wide", "json", "yaml", formJSONPath}}, leaderWait: leaderWait}
 	cmd := &cobra.Command{
 		Use:   "sync [NAME] [-n NAMESPACE] [flags]",
 		Short: "Have Safe fetch its git sources now",

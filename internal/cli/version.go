@@ -10,7 +10,7 @@ import (
 )
 
 func newVersion(streams genericiooptions.IOStreams) *cobra.Command {
-	output := outputFlag{forms: []string{"json", "yaml"}}
+	output := outputFlag{forms: []string{"json", "yaml", formJSONPath}}
 	cmd := &cobra.Command{
 		Use:               "version",
 		Short:             "Print the plugin's version",
