@@ -55,9 +55,9 @@ soak: ## Kill Safe and its store 500 times in the middle of their work
 	hack/soak
 
 .PHONY: release
-release: ## Make the plugin's archives, their sums and krew's manifest in dist/
+release: ## Make archives, image, manifests, sums and bills of materials in dist/, twice
 	hack/release "$(if $(filter file,$(origin VERSION)),,$(VERSION))" dist
-	hack/check-reproducible
+	hack/check-reproducible "$(if $(filter file,$(origin VERSION)),,$(VERSION))" dist
 
 .PHONY: clean
 clean: ## Remove what these commands made

@@ -12,10 +12,18 @@ import (
 	"strings"
 )
 
-// Platforms lists what a release is built for, as GOOS/GOARCH.
+// The programs that a release has archives of.
+const (
+	Plugin = "kubectl-vsecm"
+	Safe   = "safe"
+	Sops   = "vsecm-sops" // opens files of SOPS for the plugin
+)
+
+// Platforms lists what a release is built for, as GOOS/GOARCH: all that krew runs
+// on but 32-bit ARM.
 var Platforms = []string{
 	"darwin/amd64", "darwin/arm64",
-	"linux/amd64", "linux/arm64",
+	"linux/amd64", "linux/arm64", "linux/ppc64le", "linux/s390x",
 	"windows/amd64", "windows/arm64",
 }
 
@@ -31,21 +39,21 @@ func ParsePlatform(s string) (Platform, error) {
 	return Platform{os, arch}, nil
 }
 
-// Bin is the file name of the program on the platform.
-func (p Platform) Bin() string {
+// Bin is the file name of a program on the platform.
+func (p Platform) Bin(program string) string {
 	if p.OS == "windows" {
-		return "kubectl-vsecm.exe"
+		return program + ".exe"
 	}
-	return "kubectl-vsecm"
+	return program
 }
 
-// ArchiveName is the file name of the platform's archive in a release.
-func (p Platform) ArchiveName(version string) string {
+// ArchiveName is the file name of a program's archive for the platform in a release.
+func (p Platform) ArchiveName(program, version string) string {
 	extension := "tar.gz"
 	if p.OS == "windows" {
 		extension = "zip"
 	}
-	return fmt.Sprintf("kubectl-vsecm_%s_%s_%s.%s", version, p.OS, p.Arch, extension)
+	return fmt.Sprintf("%s_%s_%s_%s.%s", program, version, p.OS, p.Arch, extension)
 }
 
 // semver is the expression that semver.org recommends, with a v before it.

@@ -11,6 +11,7 @@ import (
 // A Build is one platform's part of a manifest.
 type Build struct {
 	Platform
+	Bin     string // file name of the program
 	Archive string // file name
 	SHA256  string // of the archive, 64 lower-case hex digits
 }
@@ -23,7 +24,7 @@ type Release struct {
 
 // ReadSums reads the builds of a release from the output of sha256sum: a sum,
 // two spaces and the archive's name a line. A name that is no archive of the
-// release is an error.
+// plugin in this release is an error.
 func ReadSums(r io.Reader, version string) (Release, error) {
 	if err := CheckVersion(version); err != nil {
 		return Release{}, err
@@ -34,7 +35,7 @@ func ReadSums(r io.Reader, version string) (Release, error) {
 		if err != nil {
 			return Release{}, err
 		}
-		platforms[p.ArchiveName(version)] = p
+		platforms[p.ArchiveName(Plugin, version)] = p
 	}
 
 	release := Release{Version: version}
@@ -45,7 +46,7 @@ func ReadSums(r io.Reader, version string) (Release, error) {
 		if !ok || !known {
 			return Release{}, fmt.Errorf("line %q is not the sum of an archive of %s", lines.Text(), version)
 		}
-		release.Builds = append(release.Builds, Build{platform, archive, sum})
+		release.Builds = append(release.Builds, Build{platform, platform.Bin(Plugin), archive, sum})
 	}
 	return release, lines.Err()
 }

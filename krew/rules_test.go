@@ -19,7 +19,7 @@ func render(t *testing.T, version string) []byte {
 		if err != nil {
 			t.Fatal(err)
 		}
-		release.Builds = append(release.Builds, Build{p, p.ArchiveName(version), strings.Repeat("0f", 32)})
+		release.Builds = append(release.Builds, Build{p, p.Bin(Plugin), p.ArchiveName(Plugin, version), strings.Repeat("0f", 32)})
 	}
 	tmpl, err := os.ReadFile("vsecm.yaml.tmpl")
 	if err != nil {
@@ -56,7 +56,7 @@ func TestEveryPlatformOfAReleaseIsSelectedOnce(t *testing.T) {
 				uris = append(uris, p.URI)
 			}
 		}
-		want := "https://github.com/vsecm/kubectl-vsecm/releases/download/v1.2.3/" + platform.ArchiveName("v1.2.3")
+		want := "https://github.com/vsecm/kubectl-vsecm/releases/download/v1.2.3/" + platform.ArchiveName(Plugin, "v1.2.3")
 		if len(uris) != 1 || uris[0] != want {
 			t.Errorf("%s is offered %v, want %s", s, uris, want)
 		}

@@ -1,11 +1,9 @@
 // Render fills in the manifest of a release from its archives' sums, checks it
 // and them by krew's rules, and only then writes it:
 //
-//	render -version v1.2.3 -sums DIR/SHA256SUMS -template krew/vsecm.yaml.tmpl -o DIR/vsecm.yaml
+//	render -version v1.2.3 -sums FILE -archives DIR -template krew/vsecm.yaml.tmpl -o DIR/vsecm.yaml
 //	render -check-version v1.2.3
 //	render -platforms
-//
-// The archives lie beside their sums.
 package main
 
 import (
@@ -27,6 +25,7 @@ func main() {
 	check := flag.String("check-version", "", "only check that this may be a release's version")
 	version := flag.String("version", "", "release, a semantic version with its v")
 	sums := flag.String("sums", "", "file that sha256sum wrote")
+	archives := flag.String("archives", "", "folder that the archives lie in")
 	tmpl := flag.String("template", "", "template of the manifest")
 	out := flag.String("o", "", "file to write")
 	platforms := flag.Bool("platforms", false, "only list the platforms of a release, one a line")
@@ -39,7 +38,7 @@ func main() {
 	case *platforms:
 		fmt.Println(strings.Join(krew.Platforms, "\n"))
 	default:
-		err = render(*version, *sums, *tmpl, *out)
+		err = render(*version, *sums, *archives, *tmpl, *out)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
@@ -47,7 +46,7 @@ func main() {
 	}
 }
 
-func render(version, sums, tmpl, out string) error {
+func render(version, sums, archives, tmpl, out string) error {
 	f, err := os.Open(sums)
 	if err != nil {
 		return err
@@ -68,7 +67,7 @@ func render(version, sums, tmpl, out string) error {
 	if err := krew.Check(filepath.Base(out), manifest.Bytes()); err != nil {
 		return err
 	}
-	if err := checkArchives(release, manifest.Bytes(), filepath.Dir(sums)); err != nil {
+	if err := checkArchives(release, manifest.Bytes(), archives); err != nil {
 		return err
 	}
 	return os.WriteFile(out, manifest.Bytes(), 0o644)
