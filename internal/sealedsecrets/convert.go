@@ -152,7 +152,7 @@ func label(scope encrypt.Scope, namespace, name string) string {
 // own returns what the document says of itself, but for what is sealed-secrets' or kubectl's.
 func (s *SealedSecret) own() (labels, annotations map[string]string, err error) {
 	labels, annotations = maps.Clone(s.labels), maps.Clone(s.annotations)
-	ours := func(name, _ string) bool { return reserved(name, v1alpha1.Group) }
+	ours := func(name, _ string) bool { return strings.HasPrefix(name, v1alpha1.Group+"/") }
 	maps.DeleteFunc(labels, ours)
 	maps.DeleteFunc(annotations, ours)
 	maps.DeleteFunc(annotations, func(name, _ string) bool { return ofTools(name) })
@@ -174,7 +174,7 @@ func (c *Converted) delivery(t *secretTemplate) error {
 	var theirs []string
 	for _, all := range []map[string]string{m.Labels, m.Annotations} {
 		maps.DeleteFunc(all, func(name, _ string) bool {
-			is := reserved(name, "kubernetes.io") || reserved(name, v1alpha1.Group)
+			is := encrypt.ReservedMetadata(name)
 			if is {
 				theirs = append(theirs, name)
 			}
@@ -183,7 +183,7 @@ func (c *Converted) delivery(t *secretTemplate) error {
 	}
 	if len(theirs) > 0 {
 		slices.Sort(theirs)
-		c.losef("left out, since Safe gives no Secret a label or an annotation of kubernetes.io or vsecm.com: %s", strings.Join(theirs, ", "))
+		c.losef("labels and annotations that Safe does not set were left out: %s", strings.Join(theirs, ", "))
 	}
 	if n := len(t.Metadata.Finalizers) + len(t.Metadata.OwnerReferences); n > 0 {
 		c.losef("finalizers and owners of its Secret were left out")
@@ -211,12 +211,6 @@ func (c *Converted) managed(annotations map[string]string) {
 func ofTools(name string) bool {
 	return strings.HasPrefix(name, annotations) || strings.HasPrefix(name, annotationsOfKubectl) ||
 		name == annotationLastOfKubecfg || name == annotationLastOfPipeline
-}
-
-// reserved tells whether a label or an annotation is of a domain or of one below it.
-func reserved(name, domain string) bool {
-	of, _, has := strings.Cut(strings.ToLower(name), "/")
-	return has && (of == domain || strings.HasSuffix(of, "."+domain))
 }
 
 func validMetadata(field string, labels, annotations map[string]string) error {
