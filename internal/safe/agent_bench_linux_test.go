@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/gitserver"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 )
 
 // BenchmarkPushToFile takes a commit that changes one manifest of 100 from a
@@ -37,7 +38,7 @@ func BenchmarkPushToFile(b *testing.B) {
 	b.Cleanup(func() { _ = os.RemoveAll(dir) })
 	file := filepath.Join(dir, name, "password")
 	w.agent(w.listen("s0.svid", "spiffe://example.org/ns/shop/sa/"+name, time.Hour).Addr(), "--dir", dir)
-	eventually(b, "the first version is there", func() error {
+	wait.For(b, "the first version is there", func() error {
 		_, err := os.ReadFile(file)
 		return err
 	})
@@ -52,7 +53,7 @@ func BenchmarkPushToFile(b *testing.B) {
 			b.Fatalf("%v\n%s", err, out)
 		}
 		gits += time.Since(start)
-		eventually(b, "the agent's watch is held", func() error {
+		wait.For(b, "the agent's watch is held", func() error {
 			if w.metric("vsecm_watches") != "1" {
 				return errors.New("it is not")
 			}

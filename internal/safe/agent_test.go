@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 )
 
 // An agent is a running "safe agent" of workload shop/db.
@@ -24,7 +26,7 @@ func (w *world) agent(socket string, args ...string) *agent {
 	w.t.Helper()
 	p := run(w.t, nil, append([]string{"agent", "--socket", socket, "--safe", "https://" + w.at.API, "--listen", "127.0.0.1:0"}, args...)...)
 	a := &agent{process: p}
-	eventually(w.t, "the agent listens", func() error {
+	wait.For(w.t, "the agent listens", func() error {
 		for line := range strings.Lines(p.stderr.String()) {
 			var l struct{ Msg, Address string }
 			if json.Unmarshal([]byte(line), &l) == nil && l.Msg == "listening" {
@@ -40,7 +42,7 @@ func (w *world) agent(socket string, args ...string) *agent {
 // ready waits until /readyz answers with code and says text.
 func (a *agent) ready(t *testing.T, code int, text string) {
 	t.Helper()
-	eventually(t, "the agent's readiness", func() error {
+	wait.For(t, "the agent's readiness", func() error {
 		got, body, err := plain(a.address, "/readyz")
 		if err == nil && (got != code || !strings.Contains(body, text)) {
 			err = fmt.Errorf("%d %s; want %d and %s", got, body, code, text)
@@ -52,7 +54,7 @@ func (a *agent) ready(t *testing.T, code int, text string) {
 // holds waits until a file has this content.
 func holds(t *testing.T, path, want string) {
 	t.Helper()
-	eventually(t, path, func() error {
+	wait.For(t, path, func() error {
 		got, err := os.ReadFile(path)
 		if err == nil && string(got) != want {
 			err = errors.New("it has another content")

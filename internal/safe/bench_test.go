@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/gitserver"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 )
 
 // filled pushes so many manifests into a world, has Safe apply them, and returns
@@ -78,7 +79,7 @@ func BenchmarkPushToWorkload(b *testing.B) {
 					}
 					got <- a
 				}()
-				eventually(b, "the watch is held", func() error {
+				wait.For(b, "the watch is held", func() error {
 					if w.metric("vsecm_watches") != "1" {
 						return errRefused
 					}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
 
@@ -103,7 +104,7 @@ func TestPromise01_MemoryModeLeavesNothing(t *testing.T) {
 			t.Fatalf("%s: found before it was planted: %v", where, places)
 		}
 		put()
-		eventually(t, "the search finds what was planted in "+where, func() error {
+		wait.For(t, "the search finds what was planted in "+where, func() error {
 			for _, place := range search() {
 				if strings.Contains(place, where) {
 					return nil

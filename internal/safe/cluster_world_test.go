@@ -15,6 +15,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/controlplane"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/workloadapi"
 	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
@@ -209,7 +210,7 @@ func (c *cluster) launchAs(name, kubeconfig string) *replica {
 // published waits until the ConfigMap says of r what r is.
 func (c *cluster) published(r *replica) {
 	c.t.Helper()
-	eventually(c.t, r.name+" is published with its SVID", func() error {
+	wait.For(c.t, r.name+" is published with its SVID", func() error {
 		text := c.kubectl("get", "configmap", "vsecm-safe", "-n", "vsecm-system", "--ignore-not-found", "-o", "jsonpath={.data.replica\\."+r.name+"}")
 		if !strings.Contains(text, `"spiffeID":"`+safeID+`"`) {
 			return fmt.Errorf("it says %q", text)
@@ -238,7 +239,7 @@ func (c *cluster) restart(r *replica) *replica {
 // is waits until a replica's seal is in a state.
 func (c *cluster) is(r *replica, state string) {
 	c.t.Helper()
-	eventually(c.t, r.name+" is "+state, func() error {
+	wait.For(c.t, r.name+" is "+state, func() error {
 		out, errOut, code := c.vsecmAt(c.olga, "", "https://"+r.at.API, "status", "-o", "json")
 		if want := map[string]int{"unsealed": 0}[state]; state == "unsealed" && code != want || state != "unsealed" && code != 2 ||
 			!strings.Contains(out, `"state": "`+state+`"`) {
@@ -251,7 +252,7 @@ func (c *cluster) is(r *replica, state string) {
 // ready waits until a replica's readiness probe answers with status.
 func (c *cluster) ready(r *replica, status int) {
 	c.t.Helper()
-	eventually(c.t, r.name+" is ready or not", func() error {
+	wait.For(c.t, r.name+" is ready or not", func() error {
 		code, body, err := plain(r.at.Readiness, "/")
 		if err == nil && code != status {
 			err = fmt.Errorf("readiness answers %d: %s", code, body)

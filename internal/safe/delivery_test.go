@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/gitserver"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 )
 
 // worlds runs a test with a repository on this machine, and with one behind a
@@ -35,7 +36,7 @@ func TestPushReachesAWaitingReader(t *testing.T) {
 			a, err := db.get(context.Background(), "?watch=1", first.etag)
 			got <- result{a, err}
 		}()
-		eventually(t, "the watch is held", func() error {
+		wait.For(t, "the watch is held", func() error {
 			if w.metric("vsecm_watches") != "1" {
 				return errRefused
 			}
@@ -69,7 +70,7 @@ func TestOthersChangesDoNotWakeAReader(t *testing.T) {
 		_, err := db.get(ctx, "?watch=1", first.etag)
 		done <- err
 	}()
-	eventually(t, "the watch is held", func() error {
+	wait.For(t, "the watch is held", func() error {
 		if w.metric("vsecm_watches") != "1" {
 			return errRefused
 		}

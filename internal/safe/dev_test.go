@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
 
@@ -26,7 +27,7 @@ func startDev(t *testing.T, args ...string) *dev {
 	t.Helper()
 	d := &dev{t: t, home: t.TempDir()}
 	d.process = run(t, nil, append([]string{"dev"}, args...)...)
-	eventually(t, "safe dev is ready", func() error {
+	wait.For(t, "safe dev is ready", func() error {
 		if !alive(d.process) {
 			t.Fatalf("it ended:\n%s", d.process.stderr)
 		}
@@ -101,7 +102,7 @@ func (d *dev) delivers(value, variable string) {
 		d.t.Fatalf("%v\n%s\n$ %s", err, out, before)
 	}
 	source := strings.TrimSpace(strings.SplitAfter(before, "\n")[0])
-	eventually(d.t, "the workload gets its secret", func() error {
+	wait.For(d.t, "the workload gets its secret", func() error {
 		out, err := d.shell(source+"\nsafe fetch -o env", "")
 		if err == nil && out != variable+"='"+value+"'\n" {
 			err = fmt.Errorf("it gets %s", out)

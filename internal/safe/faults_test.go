@@ -16,6 +16,7 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/internal/reconcile"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/gitserver"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 )
 
 // one is what the workload gets before anything goes wrong.
@@ -105,7 +106,7 @@ func (w *world) appliedAtLeast(faults int) reconcile.Status {
 	w.t.Helper()
 	var src reconcile.Status
 	head := w.git("rev-parse", "HEAD")
-	eventually(w.t, "the commit is applied", func() error {
+	wait.For(w.t, "the commit is applied", func() error {
 		st, body, err := w.status()
 		if err != nil {
 			return err
@@ -185,7 +186,7 @@ func TestPromise06_ABadRepositoryHarmsNothing(t *testing.T) {
 			tt.spoil(w)
 			broken := func() {
 				t.Helper()
-				eventually(t, "the fault is told", func() error {
+				wait.For(t, "the fault is told", func() error {
 					st, body, err := w.status()
 					if err == nil && (!strings.Contains(st.Sources[0].Error, tt.says) || st.Sources[0].Objects != 1) {
 						err = fmt.Errorf("want %q, got %s", tt.says, body)
@@ -355,7 +356,7 @@ func (w *world) suffersFromFullDisk(fill, empty func(), restart bool) {
 	w.push(large)
 	told := func() {
 		t.Helper()
-		eventually(t, "the fault is told", func() error {
+		wait.For(t, "the fault is told", func() error {
 			st, body, err := w.status()
 			if err == nil && st.Sources[0].Error == "" {
 				err = errors.New(body)

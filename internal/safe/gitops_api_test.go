@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"k8s.io/client-go/rest"
+
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 )
 
 // An api is the Kubernetes API as its administrator has it, without a process for every call as
@@ -170,7 +172,7 @@ func (o *observer) changes() int {
 // reaches waits until a version has been seen.
 func (o *observer) reaches(name string, n int) {
 	o.t.Helper()
-	eventually(o.t, fmt.Sprintf("%s %s is version %d", o.path, name, n), func() error {
+	wait.For(o.t, fmt.Sprintf("%s %s is version %d", o.path, name, n), func() error {
 		if now := o.version(name); now < n {
 			return fmt.Errorf("it is %d", now)
 		}
@@ -182,7 +184,7 @@ func (o *observer) reaches(name string, n int) {
 // no part of a commit's being applied for a Secret.
 func (o *observer) stands(want map[string]int) {
 	o.t.Helper()
-	eventually(o.t, o.path+" are as in git", func() error {
+	wait.For(o.t, o.path+" are as in git", func() error {
 		now, err := o.list()
 		if err == nil && !maps.Equal(now, want) {
 			err = fmt.Errorf("they are of commits\n%v, and should be\n%v", now, want)

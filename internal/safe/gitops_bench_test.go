@@ -27,6 +27,7 @@ import (
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/internal/kube"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/gitserver"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
 
@@ -244,7 +245,7 @@ func (f *followed) push(i int, mirror string) pushed {
 	go func() {
 		atSecret <- arrival{err: secretHolds(secrets, value), at: time.Now()}
 	}()
-	eventually(f.b, "the watch is held", func() error {
+	wait.For(f.b, "the watch is held", func() error {
 		if f.metrics()["vsecm_watches"] != 1 {
 			return errRefused
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/gitserver"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 )
 
 // apply applies a manifest as Argo CD does when it is told to, and Flux always: on the server, under a
@@ -78,7 +79,7 @@ func TestArgoAndFluxBesideAGitSource(t *testing.T) {
 	if said, err := g.apply(g.manifest(to, "db", "password=mine"), "--force-conflicts"); err != nil {
 		t.Fatalf("%v\n%s", err, said)
 	}
-	eventually(t, "the object is as in git again", func() error {
+	wait.For(t, "the object is as in git again", func() error {
 		if now := g.object("db"); !reflect.DeepEqual(now.Spec, bySource.Spec) {
 			return fmt.Errorf("not yet")
 		}
@@ -103,7 +104,7 @@ func TestArgoAndFluxBesideAGitSource(t *testing.T) {
 // event waits until there is an event of that reason about EncryptedSecret or GitSource shop/NAME.
 func (g *gitops) event(name, reason string) {
 	g.t.Helper()
-	eventually(g.t, fmt.Sprintf("there is an event %s about %s", reason, name), func() error {
+	wait.For(g.t, fmt.Sprintf("there is an event %s about %s", reason, name), func() error {
 		all := g.kubectl("get", "events", "-n", "shop", "-o", `jsonpath={range .items[*]}{.involvedObject.name} {.reason} {.message}{"\n"}{end}`)
 		for line := range strings.Lines(all) {
 			if strings.HasPrefix(line, name+" "+reason+" ") {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/gitserver"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
 
@@ -136,7 +137,7 @@ func (g *gitops) change(to encrypt.Recipient, name string, value int) string {
 // allDelivered waits until n objects are, by their status.
 func (g *gitops) allDelivered(n int) {
 	g.t.Helper()
-	eventually(g.t, fmt.Sprintf("%d objects are delivered", n), func() error {
+	wait.For(g.t, fmt.Sprintf("%d objects are delivered", n), func() error {
 		if got := strings.Count(g.kubectl("get", "encryptedsecrets", "-n", "shop", "--no-headers"), "Delivered"); got != n {
 			return fmt.Errorf("%d are", got)
 		}
@@ -149,7 +150,7 @@ func (g *gitops) allDelivered(n int) {
 func (p *apiProxy) settled(g *gitops, r *replica) map[string]int {
 	g.t.Helper()
 	var now map[string]int
-	eventually(g.t, "Safe comes to rest", func() error {
+	wait.For(g.t, "Safe comes to rest", func() error {
 		before := p.counted(g, r)
 		g.leaseRenewed(p)
 		now = p.counted(g, r)
@@ -179,7 +180,7 @@ func (g *gitops) leaseRenewed(p *apiProxy) {
 	g.t.Helper()
 	renewals := func() int { return p.asked()["put leases"] }
 	before := renewals()
-	eventually(g.t, "the Lease is renewed", func() error {
+	wait.For(g.t, "the Lease is renewed", func() error {
 		if renewals() < before+4 {
 			return fmt.Errorf("not yet")
 		}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/docpage"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/gitserver"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 )
 
 // example is the repository that users copy.
@@ -83,7 +84,7 @@ func TestTheGitOpsExampleDoesWhatItsReadmeSays(t *testing.T) {
 				t.Errorf("billing has %s", out)
 			}
 		case "Change a value 1":
-			eventually(t, "the new value is delivered", func() error {
+			wait.For(t, "the new value is delivered", func() error {
 				if c.delivered("db", "password") == first {
 					return fmt.Errorf("it is the first one still")
 				}
@@ -146,7 +147,7 @@ func (c *cluster) delivered(name, key string) string {
 func (c *cluster) billing(r *replica, n int) {
 	c.t.Helper()
 	w := (&world{t: c.t, dir: c.dir, ca: c.ca, at: r.at}).workloadOf("/ns/billing/sa/invoices")
-	eventually(c.t, "billing/invoices gets its secret", func() error {
+	wait.For(c.t, "billing/invoices gets its secret", func() error {
 		a, err := w.get(c.t.Context(), "", "")
 		if err == nil && (a.code != http.StatusOK || len(a.values) != n || n > 0 && len(a.values["payments/api-key"]) != 32) {
 			err = fmt.Errorf("got %d, %d values", a.code, len(a.values))

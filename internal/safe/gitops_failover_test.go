@@ -14,6 +14,7 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/gitserver"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
 
@@ -127,7 +128,7 @@ func TestPromise10_KilledLeaderLosesNothing(t *testing.T) {
 func (g *gitops) leads(t *testing.T) *replica {
 	t.Helper()
 	var found *replica
-	eventually(t, "a replica that runs leads", func() error {
+	wait.For(t, "a replica that runs leads", func() error {
 		for _, r := range g.replicas {
 			// The Lease may still name one that was killed.
 			if g.metric(r, "vsecm_leader") == "1" {

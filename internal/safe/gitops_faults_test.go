@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/gitserver"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 )
 
 // TestPromise06_InAClusterABadManifestHarmsOnlyItself spoils many manifests in one commit, which changes a
@@ -284,7 +285,7 @@ func TestPromise06_InAClusterABadRepositoryHarmsOnlyItself(t *testing.T) {
 		s.has(objects)
 		s.must(s.ada, "", "sync", "shop/platform", "--allow-deletions", empty)
 		s.well()
-		eventually(t, "the Secrets are gone", func() error {
+		wait.For(t, "the Secrets are gone", func() error {
 			if left := s.kubectl("get", "encryptedsecrets,secrets", "-n", "shop", "-l", "vsecm.com/source=shop.platform", "-o", "name"); left != "" {
 				return fmt.Errorf("there is %s", left)
 			}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/gitserver"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 )
 
 // A stream is a source, shop/NAME, with the repository that it follows. It looks once an hour: what is seen
@@ -69,7 +70,7 @@ func (s *stream) look() {
 func (s *stream) well() {
 	s.t.Helper()
 	head := s.repo.Head()
-	eventually(s.t, s.name+" has applied "+head+" and says nothing else", func() error {
+	wait.For(s.t, s.name+" has applied "+head+" and says nothing else", func() error {
 		st := s.gitSource(s.name).Status
 		if err := saysSo(st.Conditions, "True", "Applied", []string{head}); err != nil {
 			return err
@@ -104,7 +105,7 @@ func (s *stream) works() {
 // code that not all is well.
 func (s *stream) told(words ...string) {
 	s.t.Helper()
-	eventually(s.t, fmt.Sprintf("status tells of %s: %q", s.name, words), func() error {
+	wait.For(s.t, fmt.Sprintf("status tells of %s: %q", s.name, words), func() error {
 		out, errOut, code := s.vsecm(s.olga, "", "status")
 		missing := slices.DeleteFunc(slices.Clone(words), func(w string) bool { return strings.Contains(out, w) })
 		if code != 1 || len(missing) > 0 || !strings.Contains(out, s.name) {

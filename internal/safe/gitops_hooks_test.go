@@ -14,6 +14,7 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/gitserver"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 )
 
 // A hook is what a forge sends.
@@ -62,7 +63,7 @@ func accepted(t *testing.T, r *replica, hook func() hook) {
 
 func answered(t *testing.T, r *replica, hook func() hook, want int) {
 	t.Helper()
-	eventually(t, r.name+" takes the webhook", func() error {
+	wait.For(t, r.name+" takes the webhook", func() error {
 		code, err := hook().send(t, r)
 		if err == nil && code != want {
 			err = fmt.Errorf("it answers %d", code)
@@ -110,7 +111,7 @@ func TestAWebhookBringsAPushAtOnce(t *testing.T) {
 		}
 		// What was hinted at is looked at before what is asked for then.
 		s.look()
-		eventually(t, "the round is over", func() error {
+		wait.For(t, "the round is over", func() error {
 			if now := s.gitSource("platform"); now.Status.LastHandledSyncRequest != now.Annotations[v1alpha1.AnnotationSyncRequested] {
 				return errors.New("it is not")
 			}

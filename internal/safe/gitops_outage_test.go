@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/gitserver"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 )
 
 // beside starts two replicas, each behind a proxy of its own, and a source whose first commit has arrived.
@@ -41,7 +42,7 @@ func (g *gitops) arrived(c *commits) {
 	g.applied("platform")
 	g.secret("pair", values...)
 	g.fetches("pair", "a", strconv.Itoa(c.n))
-	eventually(g.t, "the object is as it should be", func() error {
+	wait.For(g.t, "the object is as it should be", func() error {
 		o := g.object("pair")
 		if err := saysSo(o.Status.Conditions, "True", "Delivered", nil); err != nil {
 			return err
@@ -51,7 +52,7 @@ func (g *gitops) arrived(c *commits) {
 		}
 		return nil
 	})
-	eventually(g.t, "the source is as it should be", func() error {
+	wait.For(g.t, "the source is as it should be", func() error {
 		if s := g.gitSource("platform").Status; len(s.Conditions) != 1 || len(s.Faults) > 0 {
 			return fmt.Errorf("its status is %+v", s)
 		}
@@ -99,7 +100,7 @@ func (g *gitops) servedThroughout(name string) (stop func()) {
 // nobodyLeads waits until every replica has noticed that it cannot hold the Lease.
 func (g *gitops) nobodyLeads(t *testing.T) {
 	t.Helper()
-	eventually(t, "nobody leads", func() error {
+	wait.For(t, "nobody leads", func() error {
 		for _, r := range g.replicas {
 			if g.metric(r, "vsecm_leader") != "0" {
 				return errors.New(r.name + " does")
@@ -189,7 +190,7 @@ func TestPromise10_ALateWriteChangesNothing(t *testing.T) {
 			case <-time.After(patience):
 				t.Fatal("nothing was written")
 			}
-			eventually(t, "the other replica leads", func() error {
+			wait.For(t, "the other replica leads", func() error {
 				for _, r := range g.replicas {
 					if r != leader && g.metric(r, "vsecm_leader") == "1" && g.metric(leader, "vsecm_leader") == "0" {
 						return nil
@@ -236,7 +237,7 @@ func TestPromise10_ANewLeaderThatIsBehindTakesNothingBack(t *testing.T) {
 	c.next()
 	c.hint()
 	secrets.reaches("pair", c.n)
-	eventually(t, "the leader says so in the status", func() error {
+	wait.For(t, "the leader says so in the status", func() error {
 		if s := g.gitSource("platform").Status; s.Revision != g.repo.Head() {
 			return errors.New("not yet")
 		}
@@ -248,7 +249,7 @@ func TestPromise10_ANewLeaderThatIsBehindTakesNothingBack(t *testing.T) {
 	if g.leads(t) != other {
 		t.Fatal("who else leads?")
 	}
-	eventually(t, "it has looked at the Secrets", func() error {
+	wait.For(t, "it has looked at the Secrets", func() error {
 		now := p.asked()
 		if now["watch secrets"] > before["watch secrets"] || now["list secrets"] > before["list secrets"] {
 			return nil

@@ -12,6 +12,7 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/gitserver"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
 
@@ -126,7 +127,7 @@ func (g *gitops) applied(name string) {
 	g.t.Helper()
 	head := g.repo.Head()
 	g.says(name, "True", "Applied")
-	eventually(g.t, "revision "+head+" is applied", func() error {
+	wait.For(g.t, "revision "+head+" is applied", func() error {
 		if s := g.gitSource(name).Status; s.Revision != head {
 			return fmt.Errorf("status is %+v", s)
 		}
@@ -139,7 +140,7 @@ func (g *gitops) applied(name string) {
 func (g *gitops) says(name, ready, reason string, words ...string) v1alpha1.GitSourceStatus {
 	g.t.Helper()
 	var s v1alpha1.GitSourceStatus
-	eventually(g.t, fmt.Sprintf("GitSource %s says %s %s %q", name, ready, reason, words), func() error {
+	wait.For(g.t, fmt.Sprintf("GitSource %s says %s %s %q", name, ready, reason, words), func() error {
 		s = g.gitSource(name).Status
 		return saysSo(s.Conditions, ready, reason, words)
 	})
@@ -150,7 +151,7 @@ func (g *gitops) says(name, ready, reason string, words ...string) v1alpha1.GitS
 func (g *gitops) objectSays(name, ready, reason string, words ...string) *v1alpha1.EncryptedSecret {
 	g.t.Helper()
 	var o *v1alpha1.EncryptedSecret
-	eventually(g.t, fmt.Sprintf("EncryptedSecret %s says %s %s %q", name, ready, reason, words), func() error {
+	wait.For(g.t, fmt.Sprintf("EncryptedSecret %s says %s %s %q", name, ready, reason, words), func() error {
 		if o = g.object(name); o == nil {
 			return fmt.Errorf("there is none")
 		}
@@ -182,7 +183,7 @@ func (g *gitops) secret(name string, values ...string) {
 		key, value, _ := strings.Cut(pair, "=")
 		want[key] = value
 	}
-	eventually(g.t, fmt.Sprintf("Secret %s is as in git", name), func() error {
+	wait.For(g.t, fmt.Sprintf("Secret %s is as in git", name), func() error {
 		var s struct {
 			Data map[string][]byte `json:"data"`
 		}
@@ -209,7 +210,7 @@ func (g *gitops) secret(name string, values ...string) {
 func (g *gitops) fetches(name, key, value string) {
 	g.t.Helper()
 	for _, r := range g.replicas {
-		eventually(g.t, fmt.Sprintf("workload %s gets its value at %s", name, r.name), func() error {
+		wait.For(g.t, fmt.Sprintf("workload %s gets its value at %s", name, r.name), func() error {
 			a, err := g.workload(r, name).get(context.Background(), "", "")
 			if err != nil {
 				return err
@@ -226,7 +227,7 @@ func (g *gitops) fetches(name, key, value string) {
 func (g *gitops) leader() *replica {
 	g.t.Helper()
 	var found *replica
-	eventually(g.t, "a replica leads", func() error {
+	wait.For(g.t, "a replica leads", func() error {
 		holder := g.kubectl("get", "lease", "vsecm-safe", "-n", "vsecm-system", "--ignore-not-found", "-o", "jsonpath={.spec.holderIdentity}")
 		for _, r := range g.replicas {
 			if r.name == holder {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/internal/config"
 	"github.com/vsecm/kubectl-vsecm/internal/safe"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/logs"
 )
 
 // TestRunInThisProcess lets the race detector see Safe at work, and TestMain
@@ -25,7 +26,7 @@ func TestRunInThisProcess(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		started := make(chan safe.Started, 1)
 		ended := make(chan error, 1)
-		log, audit := &buffer{}, &buffer{}
+		log, audit := &logs.Buffer{}, &logs.Buffer{}
 		go func() {
 			ended <- safe.Run(ctx, cfg, safe.RootKey{}, slog.New(slog.NewJSONHandler(log, nil)), audit, func(s safe.Started) { started <- s })
 		}()
@@ -70,7 +71,7 @@ func TestRunThatFailsLeavesNothingBehind(t *testing.T) {
 			w.must(err)
 			tt.spoil(w, cfg)
 			for range 2 {
-				err := safe.Run(t.Context(), cfg, safe.RootKey{}, slog.New(slog.DiscardHandler), &buffer{}, func(safe.Started) { t.Error("it started") })
+				err := safe.Run(t.Context(), cfg, safe.RootKey{}, slog.New(slog.DiscardHandler), &logs.Buffer{}, func(safe.Started) { t.Error("it started") })
 				if err == nil || errors.Is(err, context.Canceled) {
 					t.Errorf("it ended with %v", err)
 				}

@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/workloadapi"
 	sdk "github.com/vsecm/kubectl-vsecm/pkg/workload"
 )
@@ -169,7 +170,7 @@ func TestAWatchGoesOnThroughRotations(t *testing.T) {
 			t.Fatal(err)
 		}
 		// The connection was opened with this SVID, or an older one.
-		eventually(t, "the SVID has expired", func() error {
+		wait.For(t, "the SVID has expired", func() error {
 			if left := time.Until(expires); left > 0 {
 				return fmt.Errorf("for another %v it has not", left)
 			}
@@ -188,7 +189,7 @@ func TestAWatchGoesOnThroughRotations(t *testing.T) {
 	if out, err := w.plugin("seal"); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	eventually(t, "the watch is told that Safe is sealed", func() error {
+	wait.For(t, "the watch is told that Safe is sealed", func() error {
 		all := failures()
 		if len(all) == 0 || !errors.Is(all[len(all)-1], sdk.ErrSealed) {
 			return fmt.Errorf("told %v", all)
@@ -198,7 +199,7 @@ func TestAWatchGoesOnThroughRotations(t *testing.T) {
 	if out, err := w.plugin("unseal", "--file", w.dir+"/root-key.txt"); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	eventually(t, "Safe is ready", func() error { return w.probe(http.StatusOK) })
+	wait.For(t, "Safe is ready", func() error { return w.probe(http.StatusOK) })
 	w.push(map[string]string{"db.yaml": w.seal("db", password("unsealed"))})
 	// What it had is the same as before, and is not told again.
 	if got := <-seen; got != "unsealed" {

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 )
 
 // normalKills is how often `make test` kills Safe; `make soak` does it as often
@@ -86,7 +88,7 @@ func TestPromise07_KilledSafeLosesNothing(t *testing.T) {
 	stop()
 	stopPushes.Wait()
 	w.at = w.process.logged(t, "started")
-	eventually(t, "Safe is ready", func() error { return w.probe(200) })
+	wait.For(t, "Safe is ready", func() error { return w.probe(200) })
 	w.applied(0)
 	db.wants(pushes.values())
 	reads.once(db, "the end")

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
@@ -33,7 +34,7 @@ func TestSIGTERMEndsWatchesAndLeavesNothingBehind(t *testing.T) {
 		a, err := db.get(context.Background(), "?watch=1", first.etag)
 		got <- result{a, err}
 	}()
-	eventually(t, "the watch is held", func() error {
+	wait.For(t, "the watch is held", func() error {
 		if w.metric("vsecm_watches") != "1" {
 			return errors.New("not yet")
 		}
@@ -80,7 +81,7 @@ func TestAWorkloadAPIThatComesLaterIsWaitedFor(t *testing.T) {
 		t.Error(err)
 	}
 	w.giveSVID(time.Hour)
-	eventually(t, "Safe is ready", func() error { return w.probe(http.StatusOK) })
+	wait.For(t, "Safe is ready", func() error { return w.probe(http.StatusOK) })
 	w.workload("db").wants(one)
 }
 
@@ -91,14 +92,14 @@ func TestAnExpiredSVIDMakesSafeUnready(t *testing.T) {
 	w.start()
 	w.workload("db").wants(one)
 	w.svid.Revoke()
-	eventually(t, "Safe is not ready", func() error { return w.probe(http.StatusServiceUnavailable) })
+	wait.For(t, "Safe is not ready", func() error { return w.probe(http.StatusServiceUnavailable) })
 	if code, _, err := plain(w.at.Liveness, "/"); err != nil || code != http.StatusOK {
 		t.Errorf("liveness: %d, %v", code, err)
 	}
 	if err := w.svid.Rotate(time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "Safe is ready", func() error { return w.probe(http.StatusOK) })
+	wait.For(t, "Safe is ready", func() error { return w.probe(http.StatusOK) })
 	w.workload("db").wants(one)
 }
 
@@ -178,7 +179,7 @@ func TestRootKeyFiles(t *testing.T) {
 			w.launch()
 			w.at = w.process.logged(t, "started")
 			w.process.logged(t, "sealed: no secret is served")
-			eventually(t, "Safe is sealed", func() error { return w.probe(http.StatusServiceUnavailable) })
+			wait.For(t, "Safe is sealed", func() error { return w.probe(http.StatusServiceUnavailable) })
 			out := w.process.stderr.String()
 			for _, want := range tt.says {
 				if want = strings.ReplaceAll(want, "KEYID", string(w.key.KeyID())); !strings.Contains(out, want) {
@@ -193,7 +194,7 @@ func TestRootKeyFiles(t *testing.T) {
 			}
 			w.must(os.RemoveAll(key(w)))
 			w.must(encrypt.CreateFile(key(w), w.key.Text(), 0o600))
-			eventually(t, "Safe is ready", func() error { return w.probe(http.StatusOK) })
+			wait.For(t, "Safe is ready", func() error { return w.probe(http.StatusOK) })
 			w.workload("db").wants(one)
 		})
 	}
@@ -209,7 +210,7 @@ func TestPromise05_ASealOnOneMachineLastsUntilTheUnseal(t *testing.T) {
 	}
 	sealed := func() {
 		t.Helper()
-		eventually(t, "Safe is sealed", func() error { return w.probe(http.StatusServiceUnavailable) })
+		wait.For(t, "Safe is sealed", func() error { return w.probe(http.StatusServiceUnavailable) })
 		if out, err := w.plugin("status"); err == nil || !strings.Contains(out, "sealed") {
 			t.Errorf("%v: %s", err, out)
 		}

@@ -5,6 +5,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 )
 
 // plugin runs the operator's command against Safe.
@@ -22,7 +24,7 @@ func TestAnOperatorAcceptsARewrittenBranch(t *testing.T) {
 	w.git("commit", "-q", "-a", "--amend", "-m", "Rewritten")
 	w.git("push", "-q", "-f", "origin", "HEAD:main")
 	head := w.git("rev-parse", "HEAD")
-	eventually(t, "the operator is told", func() error {
+	wait.For(t, "the operator is told", func() error {
 		out, err := w.plugin("status")
 		if err == nil || !strings.Contains(out, "does not descend") || !strings.Contains(out, head) {
 			return fmt.Errorf("%v: %s", err, out)

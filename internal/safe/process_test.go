@@ -1,7 +1,6 @@
 package safe_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -12,12 +11,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/logs"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 )
 
 // programs holds the real programs, which TestMain builds.
@@ -52,45 +53,11 @@ func TestMain(m *testing.M) {
 // be busy.
 const patience = time.Minute
 
-// eventually waits for a condition, and fails with what ok last returned.
-func eventually(t testing.TB, what string, ok func() error) {
-	t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		err := ok()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: %v", what, err)
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
-}
-
-// A buffer is what a process has written so far.
-type buffer struct {
-	mu    sync.Mutex
-	bytes bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.bytes.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.bytes.String()
-}
-
 // A process is a running "safe serve".
 type process struct {
 	cmd    *exec.Cmd
-	stdout *buffer // the audit log
-	stderr *buffer // the log
+	stdout *logs.Buffer // the audit log
+	stderr *logs.Buffer // the log
 	exited chan struct{}
 	err    error // of Wait, once exited is closed
 }
@@ -100,7 +67,7 @@ func run(t testing.TB, env []string, args ...string) *process {
 	t.Helper()
 	p := &process{
 		cmd:    exec.Command(programs.safe, args...),
-		stdout: &buffer{}, stderr: &buffer{}, exited: make(chan struct{}),
+		stdout: &logs.Buffer{}, stderr: &logs.Buffer{}, exited: make(chan struct{}),
 	}
 	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + os.TempDir()}, env...)
 	p.cmd.Stdout, p.cmd.Stderr = p.stdout, p.stderr
@@ -158,7 +125,7 @@ type logLine struct {
 func (p *process) logged(t testing.TB, msg string) logLine {
 	t.Helper()
 	var found logLine
-	eventually(t, "Safe logs "+msg, func() error {
+	wait.For(t, "Safe logs "+msg, func() error {
 		select {
 		case <-p.exited:
 			t.Fatalf("Safe has ended: %v\n%s", p.err, p.stderr)

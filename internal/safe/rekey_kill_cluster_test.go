@@ -20,6 +20,8 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/gitserver"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/logs"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
@@ -155,7 +157,7 @@ func (c *clusterRekey) attempt(args []string, usual time.Duration) (out string, 
 	}
 	cmd := exec.Command(programs.plugin, append(args, "--safe", strings.Join(urls, ","), "--request-timeout", "10s")...)
 	cmd.Dir, cmd.Env = c.dir, c.cp.KubectlEnv(c.ada)
-	text := &buffer{}
+	text := &logs.Buffer{}
 	cmd.Stdout, cmd.Stderr = text, text
 	if err := cmd.Start(); err != nil {
 		c.t.Fatal(err)
@@ -333,7 +335,7 @@ func (c *clusterRekey) archives(file string, key *unseal.RootKey) {
 // holdsOnly waits until a replica says that it holds this key alone.
 func (c *clusterRekey) holdsOnly(r *replica, id encrypt.KeyID) {
 	c.t.Helper()
-	eventually(c.t, r.name+" holds one key", func() error {
+	wait.For(c.t, r.name+" holds one key", func() error {
 		out, errOut, code := c.vsecmAt(c.ada, "", "https://"+r.at.API, "rekey", "status", "-o", "json")
 		var said struct {
 			Rekey    json.RawMessage

@@ -23,6 +23,7 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/internal/backup"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/logs"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
@@ -176,7 +177,7 @@ func (r *rekeyTrial) attempt(what string, disturb bool, args []string) (out stri
 	cmd := exec.Command(programs.plugin, args...)
 	cmd.Dir = r.out
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Join(r.dir, "home"), "TMPDIR=" + os.TempDir()}
-	text := &buffer{}
+	text := &logs.Buffer{}
 	cmd.Stdout, cmd.Stderr = text, text
 	r.must(cmd.Start())
 	begun := time.Now()

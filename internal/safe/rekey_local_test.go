@@ -18,6 +18,7 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/internal/rootkey"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
 
@@ -119,7 +120,7 @@ func TestFinishesAndAnAbortAtOnceLoseNothing(t *testing.T) {
 		// To both keys: so both ends are possible.
 		w.push(map[string]string{"db.yaml": w.sealTo("one", now.Rekey.FromRecipient, now.Rekey.ToRecipient)})
 		w.applied(0)
-		eventually(t, "nothing needs the old key", func() error {
+		wait.For(t, "nothing needs the old key", func() error {
 			var report struct{ Report struct{ NeedCount int } }
 			if _, err := w.rekey(http.MethodPost, `{"do":"check"}`, &report); err != nil || report.Report.NeedCount > 0 {
 				return fmt.Errorf("%+v, %v", report, err)

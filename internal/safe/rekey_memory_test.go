@@ -9,6 +9,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/gitserver"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
 
@@ -87,7 +88,7 @@ func TestPromise07_ARekeyInMemoryLosesNothing(t *testing.T) {
 	tr.release()
 	tr.sync("release")
 	tr.stored()
-	eventually(t, "nothing is left", func() error {
+	wait.For(t, "nothing is left", func() error {
 		if status, left := tr.rekeyStatus(); left {
 			return errLeft(status)
 		}

@@ -11,6 +11,7 @@ import (
 	"filippo.io/age"
 
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/gitserver"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
@@ -86,7 +87,7 @@ func TestPromise07_ARekeyLosesNothing(t *testing.T) {
 	tr.release()
 	tr.sync("release")
 	tr.stored()
-	eventually(t, "nothing is left", func() error {
+	wait.For(t, "nothing is left", func() error {
 		if status, left := tr.rekeyStatus(); left {
 			return errLeft(status)
 		}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/gitserver"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
@@ -195,7 +196,7 @@ func (tr *treasure) reencrypt(from, to *unseal.RootKey, places ...int) {
 // stored waits until every object is stored as it was written last.
 func (tr *treasure) stored() {
 	tr.t.Helper()
-	eventually(tr.t, "every object is stored", func() error {
+	wait.For(tr.t, "every object is stored", func() error {
 		have := tr.list()
 		for name, o := range tr.objects {
 			if have[name] == nil || have[name].Spec.EncryptedData["password"] != o.Spec.EncryptedData["password"] {
@@ -286,7 +287,7 @@ func (r *reading) says(phase string) {
 	if first {
 		return
 	}
-	eventually(r.tr.t, "reads go on "+phase, func() error {
+	wait.For(r.tr.t, "reads go on "+phase, func() error {
 		if now := r.n.Load(); now < before+4 && !r.tr.t.Failed() {
 			return fmt.Errorf("%d since", now-before)
 		}

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 )
 
 // TestPromise08_UnsignedCommitsChangeNothingOnOneMachine has the configuration file demand signatures.
@@ -39,7 +41,7 @@ func TestPromise08_UnsignedCommitsChangeNothingOnOneMachine(t *testing.T) {
 	sign(false)
 	w.push(map[string]string{"db.yaml": w.seal("db", map[string]string{"password": "evil"})})
 	unsigned := w.git("rev-parse", "HEAD")
-	eventually(t, "the status names the commit", func() error {
+	wait.For(t, "the status names the commit", func() error {
 		st, body, err := w.status()
 		if err != nil {
 			return err

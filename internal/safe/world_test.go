@@ -25,6 +25,7 @@ import (
 	"github.com/vsecm/kubectl-vsecm/internal/reconcile"
 	"github.com/vsecm/kubectl-vsecm/internal/safe"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/gitserver"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/workloadapi"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
@@ -149,7 +150,7 @@ func (w *world) start() {
 	w.t.Helper()
 	w.launch()
 	w.at = w.process.logged(w.t, "started")
-	eventually(w.t, "Safe is ready", func() error { return w.probe(http.StatusOK) })
+	wait.For(w.t, "Safe is ready", func() error { return w.probe(http.StatusOK) })
 }
 
 // restart stops Safe in peace and starts it again.
@@ -257,7 +258,7 @@ func (w *world) applied(faults int) reconcile.Status {
 	w.t.Helper()
 	var src reconcile.Status
 	head := w.git("rev-parse", "HEAD")
-	eventually(w.t, "the commit is applied", func() error {
+	wait.For(w.t, "the commit is applied", func() error {
 		st, body, err := w.status()
 		if err != nil {
 			return err
@@ -275,7 +276,7 @@ func (w *world) applied(faults int) reconcile.Status {
 // status tells first.
 func (w *world) logs(beyond int, texts ...string) {
 	w.t.Helper()
-	eventually(w.t, "the log tells", func() error {
+	wait.For(w.t, "the log tells", func() error {
 		log := w.process.stderr.String()[beyond:]
 		for _, text := range texts {
 			if !strings.Contains(log, text) {
@@ -289,7 +290,7 @@ func (w *world) logs(beyond int, texts ...string) {
 // measures waits until a metric is, or is not, what is wanted.
 func (w *world) measures(name, want string, not ...string) {
 	w.t.Helper()
-	eventually(w.t, "the metrics tell", func() error {
+	wait.For(w.t, "the metrics tell", func() error {
 		got := w.metric(name)
 		if want != "" && got != want || slices.Contains(not, got) {
 			return fmt.Errorf("%s is %q", name, got)
@@ -400,7 +401,7 @@ func (c *workload) get(ctx context.Context, query, known string) (answer, error)
 func (c *workload) wants(values map[string]string) answer {
 	c.w.t.Helper()
 	var a answer
-	eventually(c.w.t, "the workload gets its secrets", func() (err error) {
+	wait.For(c.w.t, "the workload gets its secrets", func() (err error) {
 		if a, err = c.get(context.Background(), "", ""); err == nil && !maps.Equal(a.values, values) {
 			err = fmt.Errorf("got %s, want %s", show(a.values), show(values))
 		}
