@@ -16,6 +16,13 @@ import (
 // Main runs Safe's binary with the arguments that follow its name, until ctx
 // ends, and returns its exit code.
 func Main(ctx context.Context, args []string, streams genericiooptions.IOStreams) int {
+	cmd := New(streams)
+	cmd.SetArgs(args)
+	return report(streams.ErrOut, cmd.ExecuteContext(ctx))
+}
+
+// New returns Safe's command.
+func New(streams genericiooptions.IOStreams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "safe",
 		Short: "Deliver secrets from git to workloads",
@@ -36,8 +43,7 @@ workloads over SPIFFE mTLS. kubectl vsecm makes the manifests.`,
 	// Help fits into 80 columns.
 	cmd.SetUsageTemplate(strings.ReplaceAll(cmd.UsageTemplate(), ".FlagUsages", ".FlagUsagesWrapped 80"))
 	cmd.AddCommand(newServe(streams), newFetch(streams), newAgent(streams), newInspect(streams), newDev(streams), newVersion(streams))
-	cmd.SetArgs(args)
-	return report(streams.ErrOut, cmd.ExecuteContext(ctx))
+	return cmd
 }
 
 func newVersion(streams genericiooptions.IOStreams) *cobra.Command {
