@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -15,7 +16,6 @@ import (
 
 	_ "k8s.io/client-go/plugin/pkg/client/auth" // kubeconfigs that log in by OIDC, as with kubectl
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/internal/publication"
@@ -39,19 +39,14 @@ type cluster struct {
 // cluster reads the kubeconfig. It does not connect. The error is [errNoCluster] where there
 // is none.
 func (c *connection) cluster() (*cluster, error) {
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = c.kubeconfig
-	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &c.overrides).ClientConfig()
-	switch {
-	case clientcmd.IsEmptyConfig(err):
-		return nil, errNoCluster
-	case err != nil:
-		return nil, fmt.Errorf("looking for the cluster in the kubeconfig: %w", err)
+	config, err := c.restConfig()
+	if err != nil {
+		return nil, err
 	}
 	config.UserAgent = "kubectl-vsecm/" + version.Get().Version
 	client, err := rest.HTTPClientFor(config)
 	if err != nil {
-		return nil, fmt.Errorf("connecting to %s: %w", config.Host, err)
+		return nil, withHint(fmt.Errorf("preparing to ask %s: %w", config.Host, err), "%s", otherKubeconfig)
 	}
 	// kubectl follows none either; what answers has no say in who gets the credentials.
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
@@ -60,7 +55,7 @@ func (c *connection) cluster() (*cluster, error) {
 	}
 	base, _, err := rest.DefaultServerUrlFor(config)
 	if err != nil {
-		return nil, fmt.Errorf("connecting to %s: %w", config.Host, err)
+		return nil, withHint(fmt.Errorf("the kubeconfig's address of the cluster, %q, is none: %w", config.Host, bare(err)), "%s", otherKubeconfig)
 	}
 	return &cluster{config: config, client: client, base: base}, nil
 }
@@ -165,7 +160,7 @@ func (c *cluster) open(ctx context.Context, call clusterCall) (io.ReadCloser, er
 	}
 	response, err := c.client.Do(request)
 	if err != nil {
-		return nil, fmt.Errorf("asking %s: %w", c, bare(err))
+		return nil, c.unreachable(err)
 	}
 	if response.StatusCode < http.StatusMultipleChoices {
 		return response.Body, nil
@@ -184,6 +179,24 @@ func (c *cluster) open(ctx context.Context, call clusterCall) (io.ReadCloser, er
 		return nil, withHint(err, "the cluster's CRDs are older than this plugin: upgrade Safe, which begins with them (%s)", installPage)
 	}
 	return nil, err
+}
+
+// unreachable says why a call was not answered.
+func (c *cluster) unreachable(err error) error {
+	err = bare(err)
+	// What logs in may go on for lines.
+	if first, _, more := strings.Cut(err.Error(), "\n"); more && !errors.Is(err, context.Canceled) {
+		err = errors.New(first)
+	}
+	said := fmt.Errorf("asking %s: %w", c, err)
+	if strings.HasPrefix(err.Error(), "getting credentials") {
+		return withHint(said, "that is how the kubeconfig says to log in. Does 'kubectl get --raw /readyz' work?")
+	}
+	var network net.Error
+	if errors.As(err, &network) {
+		return withHint(said, "is this the right cluster (see --context), and can it be reached from here? 'kubectl get --raw /readyz' tells")
+	}
+	return said
 }
 
 // noKinds says that the cluster knows no kind of ours.

@@ -37,20 +37,15 @@ var errNoNamespace = errors.New("no namespace given")
 // context names none it is an error, not "default": a value sealed for
 // the wrong namespace is of no use.
 func (c *connection) namespace() (string, error) {
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = c.kubeconfig
-	config, err := rules.Load()
+	config, err := c.loadKubeconfig()
 	if err != nil {
-		return "", fmt.Errorf("looking for the current namespace in the kubeconfig: %w", err)
+		return "", fmt.Errorf("looking for the current namespace: %w", err)
 	}
-	name := config.CurrentContext
-	if c.overrides.CurrentContext != "" {
-		name = c.overrides.CurrentContext
-	}
+	name, chosen := c.contextIn(config)
 	context := config.Contexts[name]
 	switch {
-	case context == nil && c.overrides.CurrentContext != "":
-		return "", fmt.Errorf("the kubeconfig has no context %q", name)
+	case context == nil && chosen:
+		return "", c.checkContext(config)
 	case context != nil && context.Namespace != "":
 		return context.Namespace, nil
 	}
@@ -97,7 +92,7 @@ func (c *connection) toCluster() (*cluster, error) {
 	case errors.Is(err, errNoCluster):
 		return nil, withHint(err, "name a kubeconfig with --kubeconfig or in $KUBECONFIG")
 	case err != nil:
-		return nil, withHint(err, "name another kubeconfig with --kubeconfig, or another context in it with --context")
+		return nil, err
 	}
 	return cluster, nil
 }

@@ -130,7 +130,7 @@ func (f *safeFlag) throughCluster(ctx context.Context, s *safes, source tokenSou
 		return withHint(errors.New("there is no kubeconfig, and so nothing to recognise Safe by"), "name the one of Safe's cluster with --kubeconfig")
 	}
 	if err != nil {
-		return withHint(err, "name Safe with --safe or $%s, or another kubeconfig with --kubeconfig", safeVariable)
+		return err
 	}
 	s.cluster, source.cluster = cluster, cluster
 	if len(s.replicas) == 0 {
