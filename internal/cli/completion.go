@@ -20,21 +20,20 @@ import (
 // newCompletion replaces cobra's, which knows nothing of kubectl.
 func newCompletion(streams genericiooptions.IOStreams) *cobra.Command {
 	shells := []string{"bash", "zsh", "fish", "powershell"}
-	return &cobra.Command{
-		Use:   "completion bash|zsh|fish|powershell",
+	cmd := &cobra.Command{
+		Use:   "completion bash|zsh|fish|powershell | install",
 		Short: "Print a script that completes verbs, flags and names",
 		Long: `Print a script for a shell, which completes kubectl-vsecm: verbs, flags, files,
-and the names and keys in them.
+and the names and keys in them and in the cluster.
 
-For 'kubectl vsecm', kubectl does it, from version 1.26 on, with its own
-completion turned on. It asks a program kubectl_complete-vsecm, to be put into
-the PATH:
-
-  #!/bin/sh
-  exec kubectl-vsecm __complete "$@"
+For 'kubectl vsecm', kubectl does it, once 'kubectl vsecm completion install'
+was run.
 
 Exit codes: 0 done, 1 error.`,
-		Example: `  # In ~/.bashrc; needs the package bash-completion
+		Example: `  # For 'kubectl vsecm'
+  kubectl vsecm completion install
+
+  # For 'kubectl-vsecm', in ~/.bashrc; needs the package bash-completion
   source <(kubectl-vsecm completion bash)
 
   # In ~/.zshrc, after compinit
@@ -56,9 +55,11 @@ Exit codes: 0 done, 1 error.`,
 			case "powershell":
 				return root.GenPowerShellCompletionWithDesc(streams.Out)
 			}
-			return withHint(fmt.Errorf("no completion for %q", args[0]), "want bash, zsh, fish or powershell")
+			return withHint(fmt.Errorf("no completion for %q", args[0]), "want bash, zsh, fish, powershell or install")
 		},
 	}
+	cmd.AddCommand(newCompletionInstall(streams))
+	return cmd
 }
 
 // plainUsages takes the backquotes that mark a flag's value from what is said of flags: completion
