@@ -20,6 +20,10 @@ type project struct {
 	realRoot string // the same, through no link
 	rules    *encrypt.Project
 	foreign  bool // the project file belongs to another user
+
+	// inside reads a file inside the project, by its slash-separated path below the root, where that is not to
+	// come from the file system.
+	inside func(name string, most int) ([]byte, error)
 }
 
 func findProject() (*project, error) {
@@ -27,6 +31,11 @@ func findProject() (*project, error) {
 	if err != nil {
 		return nil, err
 	}
+	return findProjectFrom(dir)
+}
+
+// findProjectFrom finds the project file in a folder, or the next one above it.
+func findProjectFrom(dir string) (*project, error) {
 	for {
 		file := filepath.Join(dir, encrypt.ProjectFile)
 		data, err := readFile(file, encrypt.MaxProjectSize)
@@ -95,24 +104,41 @@ func (p *project) recipients(r encrypt.Rule) ([]encrypt.Recipient, error) {
 	if r.RecipientsFile == "" {
 		return r.Recipients, nil
 	}
+	read := p.inside
+	if read == nil {
+		read = p.readInside
+	}
+	data, err := read(r.RecipientsFile, encrypt.MaxRecipientsFileSize)
+	if err != nil {
+		return nil, fmt.Errorf("recipientsFile: %w", err)
+	}
+	more, err := encrypt.ParseRecipients(filepath.Join(p.root, filepath.FromSlash(r.RecipientsFile)), data)
+	return append(more, r.Recipients...), err
+}
+
+func (p *project) readInside(name string, most int) ([]byte, error) {
 	root, err := os.OpenRoot(p.root)
 	if err != nil {
 		return nil, err
 	}
 	defer root.Close()
-	name := filepath.FromSlash(r.RecipientsFile)
-	f, err := root.Open(name)
-	if err != nil {
-		return nil, fmt.Errorf("recipientsFile: %w", err)
-	}
-	defer f.Close()
-	path := filepath.Join(p.root, name)
-	data, err := readAll(f, path, encrypt.MaxRecipientsFileSize)
+	f, err := root.Open(filepath.FromSlash(name))
 	if err != nil {
 		return nil, err
 	}
-	more, err := encrypt.ParseRecipients(path, data)
-	return append(more, r.Recipients...), err
+	defer f.Close()
+	return readAll(f, filepath.Join(p.root, filepath.FromSlash(name)), most)
+}
+
+// shownFile is the project file as faults name it: from the working directory, as other files are.
+func (p *project) shownFile() string {
+	file := filepath.Join(p.root, encrypt.ProjectFile)
+	if dir, err := os.Getwd(); err == nil {
+		if relative, err := filepath.Rel(dir, file); err == nil {
+			return relative
+		}
+	}
+	return file
 }
 
 func readRecipients(file string) ([]encrypt.Recipient, error) {

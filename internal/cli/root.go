@@ -106,6 +106,7 @@ func New(streams genericiooptions.IOStreams) *cobra.Command {
 		newUnset(streams),
 		newInspect(streams),
 		newValidate(streams),
+		newGit(streams),
 		newReveal(streams, conn),
 		newRegister(streams, conn),
 		newList(streams, conn),
@@ -232,6 +233,8 @@ func hintsOf(err error) []string {
 	return nil
 }
 
+const conflictHint = "keep one side of each key, and delete the lines with <<<<<<<, ======= and >>>>>>>"
+
 // faultsError reports faults a line each.
 func faultsError(faults []*encrypt.Fault) error {
 	errs := make([]error, len(faults))
@@ -240,7 +243,7 @@ func faultsError(faults []*encrypt.Fault) error {
 	}
 	err := errors.Join(errs...)
 	if errors.Is(err, encrypt.ErrMergeConflict) {
-		return withHint(err, "keep one side of each key, and delete the lines with <<<<<<<, ======= and >>>>>>>")
+		return withHint(err, conflictHint)
 	}
 	return err
 }
