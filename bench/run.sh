@@ -7,7 +7,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # The directory bears the versions, so that another version is another build.
-kubeseal=v0.27.1 sops=v3.13.3
+kubeseal=v0.27.1
+sops=$(go -C sops list -m -f '{{.Version}}' github.com/getsops/sops/v3)
 tools=$PWD/.cache/bench/kubeseal-$kubeseal-sops-$sops
 mkdir -p "$tools"
 
@@ -19,7 +20,7 @@ install_tool() {
 	fi
 }
 install_tool kubeseal "github.com/bitnami-labs/sealed-secrets/cmd/kubeseal@$kubeseal"
-install_tool sops "github.com/getsops/sops/v3/cmd/sops@$sops"
+ln -sf "$(hack/sops)/sops" "$tools/sops"
 # age is the release that the product itself is built with.
 GOFLAGS='' CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$tools/age" filippo.io/age/cmd/age
 

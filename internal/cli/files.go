@@ -20,7 +20,10 @@ type manifestFile struct {
 // manifestFiles returns the file that path is, or the YAML and JSON files in
 // the folder that it is, however deep. Like Safe, it follows no symbolic link
 // on the way; unlike Safe, it takes what is named whatever it is called, and through links.
-func manifestFiles(path string) ([]manifestFile, error) {
+func manifestFiles(path string) ([]manifestFile, error) { return filesIn(path, isManifestName) }
+
+// filesIn is manifestFiles for the files of other names.
+func filesIn(path string, wanted func(name string) bool) ([]manifestFile, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
@@ -35,14 +38,14 @@ func manifestFiles(path string) ([]manifestFile, error) {
 			return err
 		case entry.IsDir() && entry.Name() == ".git":
 			return fs.SkipDir
-		case entry.Type().IsRegular() && isManifestName(entry.Name()):
+		case entry.Type().IsRegular() && wanted(entry.Name()):
 			relative := filepath.FromSlash(file)
 			files = append(files, manifestFile{filepath.Join(path, relative), relative})
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("looking for manifests in %s: %w", path, err)
+		return nil, fmt.Errorf("looking for files in %s: %w", path, err)
 	}
 	return files, nil
 }

@@ -15,6 +15,10 @@ Exit codes: 0 done, 1 error; those of each verb are in its help.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newImportVSecM(streams, conn))
+	cmd.AddCommand(
+		newImportSecret(streams, conn),
+		newImportSOPS(streams, conn),
+		newImportVSecM(streams, conn),
+	)
 	return cmd
 }

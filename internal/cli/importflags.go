@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -47,7 +48,10 @@ func (f *importFlags) check() error {
 	case f.overwrite && f.toDir == "":
 		return errors.New("--overwrite is for files: it needs --to-dir")
 	}
-	for _, namespace := range f.namespaces {
+	for n, namespace := range f.namespaces {
+		if slices.Contains(f.namespaces[:n], namespace) {
+			return fmt.Errorf("--namespace: %s is given twice", namespace)
+		}
 		if err := encrypt.ValidateNamespace(namespace); err != nil {
 			return fmt.Errorf("--namespace: %w", err)
 		}

@@ -28,9 +28,14 @@ type importCandidate struct {
 	created, updated time.Time // as the other tool tells them
 	notes            []string  // what has no place in the object, and what is to be known of it
 	lossy            bool      // something that the other tool did is not done any more
-	// err says why there is no object. It harms this one alone.
+	// err says why nothing is imported: a fault, or, if it is a [leftError], a reason. It harms this one alone.
 	err error
 }
+
+// A leftError says why something is left that could be read.
+type leftError struct{ why string }
+
+func (e leftError) Error() string { return e.why }
 
 // wipe overwrites the values.
 func (c *importCandidate) wipe() { wipe(c.values) }
@@ -124,6 +129,19 @@ func (i *importing) all(ctx context.Context, what string) error {
 	return ctx.Err()
 }
 
+// yieldAll yields all that was made of one source. What is not taken any more is wiped.
+func yieldAll(made []importCandidate, yield func(importCandidate, error) bool) bool {
+	for n, c := range made {
+		if !yield(c, nil) {
+			for _, c := range made[n+1:] {
+				c.wipe()
+			}
+			return false
+		}
+	}
+	return true
+}
+
 // candidate imports one. The error stands against the others, too.
 func (i *importing) candidate(ctx context.Context, c importCandidate) error {
 	said := imported{
@@ -132,6 +150,10 @@ func (i *importing) candidate(ctx context.Context, c importCandidate) error {
 	}
 	if c.object != nil {
 		said.Namespace, said.Name = c.object.Namespace, c.object.Name
+	}
+	var left leftError
+	if errors.As(c.err, &left) {
+		said.Result = resultLeft
 	}
 	if c.err != nil {
 		said.Why = c.err.Error()

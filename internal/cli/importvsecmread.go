@@ -117,14 +117,8 @@ func (o *importVSecMOptions) candidates(source *vsecmSource, key *vsecm.Key) ite
 	slices.SortStableFunc(items, func(a, b vsecm.Item) int { return cmp.Compare(len(a.Prefix()), len(b.Prefix())) })
 	return func(yield func(importCandidate, error) bool) {
 		for _, item := range items {
-			made := o.candidatesOf(item, key)
-			for n, c := range made {
-				if !yield(c, nil) {
-					for _, c := range made[n+1:] {
-						c.wipe()
-					}
-					return
-				}
+			if !yieldAll(o.candidatesOf(item, key), yield) {
+				return
 			}
 		}
 	}

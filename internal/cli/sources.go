@@ -273,6 +273,11 @@ func (vs *values) envFile(streams genericiooptions.IOStreams, path string) error
 		return fmt.Errorf("--from-env-file: %w", err)
 	}
 	defer clear(data)
+	return vs.envLines(path, data)
+}
+
+// envLines is envFile for a text that was read. The values are copies.
+func (vs *values) envLines(path string, data []byte) error {
 	line := 0
 	for text := range bytes.Lines(data) {
 		line++
