@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -30,8 +31,11 @@ func screenOf(w io.Writer) screen {
 		return w.screen
 	case *os.File:
 		columns, rows, err := term.GetSize(int(w.Fd()))
-		if err != nil || columns <= 0 {
+		if err != nil {
 			return screen{}
+		}
+		if columns <= 0 || rows <= 0 { // a terminal that does not say
+			columns, rows = 80, 24
 		}
 		return screen{columns: columns, rows: rows, colours: os.Getenv("NO_COLOR") == "" && showsColours(w)}
 	}
@@ -73,7 +77,8 @@ func paintOf(column, cell string) paint {
 			resultRestored: green, resultImported: green, resultLeft: yellow, resultUnreadable: red, resultFailed: red,
 		}[cell]
 	case "FAULTS", "FAILED", "UNREADABLE":
-		if strings.Trim(cell, "0") != "" && cell[0] >= '0' && cell[0] <= '9' {
+		number, _, _ := strings.Cut(cell, " ")
+		if n, err := strconv.Atoi(number); err == nil && n > 0 {
 			return red
 		}
 	case "EXPIRES", "SVID-EXPIRES":
