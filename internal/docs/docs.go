@@ -10,7 +10,8 @@
 // and the usual programs of Debian on her PATH, and git knowing her name. Her home
 // is shown as /home/dana. At https://git.example.com/team/secrets.git, for which
 // the player puts the address of a real server wherever a page names it, there is
-// an empty repository that everybody may read and push to.
+// an empty repository that everybody may read and push to. A folder of the
+// world's own stands for /run/vsecm, too.
 //
 //   - "local" has no cluster, and no kubeconfig.
 //   - "bare cluster" has a kubeconfig of an administrator of a real API server

@@ -157,12 +157,17 @@ const gitURL = "https://git.example.com/team"
 // apiServer is where the API server of a world is.
 var apiServer = regexp.MustCompile(`https://127\.0\.0\.1:\d+`)
 
-// real returns a text of a page with the addresses that are those of this world.
-func (w *world) real(text string) string { return strings.ReplaceAll(text, gitURL, w.server.URL) }
+// runDir is the folder that operators' sockets of local Safes are in.
+const runDir = "/run/vsecm"
+
+// real returns a text of a page with the addresses and the folders that are those of this world.
+func (w *world) real(text string) string {
+	return strings.NewReplacer(gitURL, w.server.URL, runDir, filepath.Join(w.dir, runDir)).Replace(text)
+}
 
 // shown returns what was printed with the addresses that a page shows.
 func (w *world) shown(printed string) string {
-	pairs := []string{w.server.URL, gitURL, filepath.Join(w.dir, "dana"), "/home/dana"}
+	pairs := []string{w.server.URL, gitURL, filepath.Join(w.dir, "dana"), "/home/dana", filepath.Join(w.dir, runDir), runDir}
 	if w.node != nil {
 		for _, r := range w.node.all() {
 			pairs = append(pairs, r.url, r.name, strings.TrimPrefix(r.url, "https://"), r.name)
