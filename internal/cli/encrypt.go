@@ -111,7 +111,7 @@ changed.`,
 		},
 	}
 	cmd.Flags().StringArrayVarP(&o.namespaces, "namespace", "n", nil, "The `NAMESPACE` to encrypt for. Repeated, it makes a document for each")
-	_ = cmd.RegisterFlagCompletionFunc("namespace", cobra.NoFileCompletions)
+	_ = cmd.RegisterFlagCompletionFunc("namespace", completeNamespaces(conn))
 	cmd.Flags().StringArrayVarP(&o.inputs, "filename", "f", nil, "Encrypt the v1/Secret documents in this `PATH`: a file, a folder, or - for standard input. May be repeated")
 	o.values.addTo(cmd)
 	cmd.Flags().BoolVar(&o.raw, "raw", false, "Print only the sealed value of --key")

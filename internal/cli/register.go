@@ -96,7 +96,12 @@ same.`,
 	o.dryRun.addTo(cmd)
 	o.output.addTo(cmd, "Print what was applied")
 	_ = cmd.RegisterFlagCompletionFunc("namespace", completeNamespaces(conn))
-	_ = cmd.RegisterFlagCompletionFunc("key", cobra.NoFileCompletions)
+	_ = cmd.RegisterFlagCompletionFunc("key", func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if len(args) == 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return completeKeysOf(cmd.Context(), conn, o.namespace, args[0])
+	})
 	_ = cmd.RegisterFlagCompletionFunc("timeout", cobra.NoFileCompletions)
 	return cmd
 }

@@ -99,12 +99,15 @@ of it cannot be shown.`,
 	cmd.Flags().BoolVar(&o.overwrite, "overwrite", false, "Replace the file of --out, if it is there")
 	o.safe.addTo(cmd)
 	_ = cmd.RegisterFlagCompletionFunc("namespace", completeNamespaces(conn))
-	_ = cmd.RegisterFlagCompletionFunc("key", func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	_ = cmd.RegisterFlagCompletionFunc("key", func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		name := ""
 		if len(args) > 0 {
 			name = args[0]
 		}
-		return completeKeys(o.file, name)
+		if o.offline() {
+			return completeKeys(o.file, name)
+		}
+		return completeKeysOf(cmd.Context(), conn, o.namespace, name)
 	})
 	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		switch {

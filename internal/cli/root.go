@@ -99,6 +99,7 @@ func New(streams genericiooptions.IOStreams) *cobra.Command {
 	cmd.SetFlagErrorFunc(flagError)
 	cmd.SetUsageTemplate(usageTemplate)
 	conn.addFlags(cmd.PersistentFlags())
+	completeConnection(cmd, conn)
 	cmd.AddCommand(
 		newKeygen(streams),
 		newEncrypt(streams, conn),
@@ -125,6 +126,7 @@ func New(streams genericiooptions.IOStreams) *cobra.Command {
 		newVersion(streams),
 		newCompletion(streams),
 	)
+	completeSafeNamespaces(cmd, conn)
 	help := newHelp(cmd)
 	cmd.SetHelpCommand(help)
 	dress(append(cmd.Commands(), help))

@@ -51,7 +51,6 @@ type namespaceFlag string
 
 func (f *namespaceFlag) addTo(cmd *cobra.Command) {
 	cmd.Flags().StringVar((*string)(f), "safe-namespace", publication.DefaultNamespace, "The `NAMESPACE` that Safe is installed in")
-	_ = cmd.RegisterFlagCompletionFunc("safe-namespace", cobra.NoFileCompletions)
 }
 
 // given returns the addresses that --safe or the environment name.
