@@ -23,7 +23,7 @@ import (
 // sealed; every value opens with the keys that are kept; the old key is kept, or archived; and a backup or an
 // archive that has its name is whole. In the end nothing that Safe has needs the old key, or holds it.
 func TestPromise07_KilledRekeyLosesNothing(t *testing.T) {
-	kills, seed := number(t, "VSECM_SOAK_KILLS", normalKills), uint64(number(t, "VSECM_SOAK_SEED", killSeed))
+	kills, seed := number(t, "VSECM_SOAK_KILLS", normalKills/2), uint64(number(t, "VSECM_SOAK_SEED", killSeed))
 	defer func() {
 		if t.Failed() {
 			t.Logf("seed %d; the moments of the kills differ from run to run all the same", seed)
