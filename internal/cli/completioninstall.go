@@ -172,6 +172,7 @@ func oldKubectl(ctx context.Context) (version string, old bool) {
 	defer cancel()
 	kubectl := exec.CommandContext(ctx, "kubectl", "version", "--client", "--output=json")
 	kubectl.WaitDelay = time.Second
+	kubectl.Env = append(os.Environ(), "KUBECONFIG="+os.DevNull) // it reads one for nothing
 	out, err := kubectl.Output()
 	if err != nil {
 		return "", false

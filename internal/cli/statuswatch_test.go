@@ -18,6 +18,11 @@ import (
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 )
 
+// saidAlways answers alike.
+func saidAlways(text string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, text) }
+}
+
 // saying answers with what it holds; with nothing at all if that is empty.
 func saying(said *atomic.Value) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
