@@ -33,6 +33,8 @@ func TestScriptsWithSOPS(t *testing.T) {
 			if err := os.Mkdir(home, 0o700); err != nil {
 				return err
 			}
+			// The plugin alone, where sops may be installed.
+			env.Setenv("BIN", filepath.SplitList(env.Getenv("PATH"))[0])
 			env.Setenv("AGE", age)
 			env.Setenv("HOME", home)
 			env.Setenv("KUBECONFIG", filepath.Join(home, "none"))
