@@ -28,6 +28,7 @@
 // After a comma, a world may have more:
 //
 //   - "checkout": a folder vsecm with this repository's folders safe and examples.
+//   - "sops": sops, and vsecm-sops, on her PATH.
 //   - "release": a folder release with what a user downloads: this platform's
 //     archive of the plugin, and what else a release of version v1.2.3 has.
 //

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -91,8 +92,12 @@ func newWorld(t *testing.T, name string) *world {
 			t.Fatal(err)
 		}
 	}
+	path := []string{built(t), kubectl, os.Getenv("PATH")}
+	if slices.Contains(strings.Split(more, ", "), "sops") {
+		path = append(path, sops(t))
+	}
 	env := []string{
-		"PATH=" + strings.Join([]string{built(t), kubectl, os.Getenv("PATH")}, string(os.PathListSeparator)),
+		"PATH=" + strings.Join(path, string(os.PathListSeparator)),
 		"HOME=" + filepath.Join(dir, "dana"), "USER=dana", "TMPDIR=" + filepath.Join(dir, "tmp"),
 		"LANG=C.UTF-8", "TZ=UTC", "TERM=dumb", "GIT_CONFIG_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0",
 		"GIT_SSL_CAINFO=" + filepath.Join(dir, "git-ca.crt"), "SSL_CERT_FILE=" + filepath.Join(dir, "git-ca.crt"),
@@ -114,7 +119,7 @@ func newWorld(t *testing.T, name string) *world {
 	}
 	for thing := range strings.SplitSeq(more, ", ") {
 		switch thing {
-		case "":
+		case "", "sops":
 		case "checkout":
 			for _, folder := range []string{"safe", "examples"} {
 				if err := os.CopyFS(filepath.Join(dir, "dana/work/vsecm", folder), os.DirFS(filepath.Join(checkout, folder))); err != nil {
@@ -144,11 +149,24 @@ func (w *world) write(file, text string) {
 // release makes what a user downloads.
 func (w *world) release() {
 	w.t.Helper()
-	make := exec.Command("hack/release", version, filepath.Join(w.dir, "dana/work/release"), "linux/amd64")
+	make := exec.Command("hack/release", version, filepath.Join(w.dir, "dana/work/release"), runtime.GOOS+"/"+runtime.GOARCH)
 	make.Dir = checkout
 	if out, err := make.CombinedOutput(); err != nil {
 		w.t.Fatalf("%v: %v\n%s", make.Args, err, out)
 	}
+}
+
+// sops returns the folder of sops and vsecm-sops.
+func sops(t testing.TB) string {
+	t.Helper()
+	var said strings.Builder
+	build := exec.Command("hack/sops")
+	build.Dir, build.Stderr = checkout, &said
+	dir, err := build.Output()
+	if err != nil {
+		t.Fatalf("%v: %v\n%s", build.Args, err, &said)
+	}
+	return strings.TrimSpace(string(dir))
 }
 
 // gitURL is what pages call the server of the world.
