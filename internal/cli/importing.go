@@ -110,7 +110,8 @@ func (i *importing) begin(ctx context.Context) error {
 }
 
 func (i *importing) all(ctx context.Context, what string) error {
-	defer tellWaiting(i.streams, what)()
+	one, stop := tellCounting(i.streams, what)
+	defer stop()
 	if err := i.begin(ctx); err != nil {
 		return err
 	}
@@ -120,6 +121,7 @@ func (i *importing) all(ctx context.Context, what string) error {
 		}
 		if err == nil {
 			err = i.candidate(ctx, c)
+			one()
 		}
 		c.wipe()
 		if err != nil {

@@ -49,7 +49,8 @@ type restoring struct {
 
 // restore restores everything that was asked for. The error is what stands against going on.
 func (r *restoring) restore(ctx context.Context, a *archive, n int) error {
-	defer tellWaiting(r.o.streams, fmt.Sprintf("restoring %d secrets", n))()
+	shown := newBar(r.o.streams, "restoring", n)
+	defer shown.end()
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(r.to.width())
 	_, err := a.read(func(object *backup.Object) error {
@@ -64,6 +65,7 @@ func (r *restoring) restore(ctx context.Context, a *archive, n int) error {
 			if err != nil {
 				return err
 			}
+			shown.add(1)
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			r.outcomes[i] = said

@@ -151,6 +151,8 @@ func (o validateOptions) inFolders(ctx context.Context) (validation, error) {
 	}
 	recipients, faults := p.recipientsByRule()
 	v := validation{files: files, results: make([]checked, len(files))}
+	shown := newBar(o.streams, "validating", len(files))
+	defer shown.end()
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(runtime.GOMAXPROCS(0))
 	for i, file := range files {
@@ -159,6 +161,7 @@ func (o validateOptions) inFolders(ctx context.Context) (validation, error) {
 				return ctx.Err()
 			}
 			v.results[i] = o.checkFile(p, recipients, file)
+			shown.add(1)
 			return nil
 		})
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/term"
@@ -57,10 +58,18 @@ func clipped(text string, most int) string {
 // tellWaiting tells a person at a terminal what is waited for, once it takes longer than a
 // second, until the function that it returns is called.
 func tellWaiting(streams genericiooptions.IOStreams, what string) (stop func()) {
+	_, stop = tellCounting(streams, what)
+	return stop
+}
+
+// tellCounting is [tellWaiting] for work of which nobody knows how much there is: it also tells how often the first
+// function that it returns was called, which may be done from several goroutines.
+func tellCounting(streams genericiooptions.IOStreams, what string) (one, stop func()) {
 	if !isTerminal(streams.ErrOut) {
-		return func() {}
+		return func() {}, func() {}
 	}
-	what = clipped(visible(what), columnsOf(streams)-len(" (59m59s) "))
+	what = clipped(visible(what), columnsOf(streams)-len(": 1000000 (59m59s) "))
+	var count atomic.Int64
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -75,13 +84,17 @@ func tellWaiting(streams genericiooptions.IOStreams, what string) (stop func()) 
 				}
 				return
 			case <-ticker.C:
-				line := fmt.Sprintf("%s (%s)", what, time.Since(start).Round(time.Second))
+				line := what
+				if n := count.Load(); n > 0 {
+					line += fmt.Sprintf(": %d", n)
+				}
+				line += fmt.Sprintf(" (%s)", time.Since(start).Round(time.Second))
 				width = max(width, len([]rune(line)))
 				fmt.Fprint(streams.ErrOut, "\r", line)
 			}
 		}
 	}()
-	return func() {
+	return func() { count.Add(1) }, func() {
 		close(done)
 		<-ended
 	}
