@@ -18,6 +18,8 @@ Exit codes: 0 done, 1 error; those of each verb are in its help.`,
 	cmd.AddCommand(
 		newImportSecret(streams, conn),
 		newImportSOPS(streams, conn),
+		newImportSealedSecrets(streams, conn),
+		newImportVault(streams, conn),
 		newImportVSecM(streams, conn),
 	)
 	return cmd

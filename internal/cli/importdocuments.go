@@ -15,6 +15,27 @@ import (
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
 
+// documentFiles returns the files of all paths, of which one may be -, standard input.
+func documentFiles(paths []string) ([]manifestFile, error) {
+	var files []manifestFile
+	var others []string
+	for _, path := range paths {
+		if path == "-" {
+			files = append(files, manifestFile{path: "-", relative: "stdin.yaml"})
+			continue
+		}
+		others = append(others, path)
+	}
+	if len(files) > 1 {
+		return nil, errors.New("standard input, -, is given twice")
+	}
+	found, err := manifestFilesOf(others)
+	for _, path := range found {
+		files = append(files, manifestFile{path: path, relative: path})
+	}
+	return files, err
+}
+
 // A secretReader makes candidates of v1/Secret documents.
 type secretReader struct {
 	conn       *connection

@@ -93,32 +93,12 @@ func (o *importSecretOptions) run(ctx context.Context) error {
 		return err
 	}
 	o.secretReader.p, o.secretReader.namespaces = p, o.importFlags.namespaces
-	files, err := o.files()
+	files, err := documentFiles(o.paths)
 	if err != nil {
 		return err
 	}
 	i := &importing{importFlags: &o.importFlags, p: p, candidates: o.candidates(files), besides: o.besides}
 	return i.run(ctx, fmt.Sprintf("importing Secrets from %d files", len(files)))
-}
-
-func (o *importSecretOptions) files() ([]manifestFile, error) {
-	var paths []string
-	var files []manifestFile
-	for _, path := range o.paths {
-		if path == "-" {
-			files = append(files, manifestFile{path: "-", relative: "stdin.yaml"})
-			continue
-		}
-		paths = append(paths, path)
-	}
-	if len(files) > 1 {
-		return nil, errors.New("standard input, -, is given twice")
-	}
-	found, err := manifestFilesOf(paths)
-	for _, path := range found {
-		files = append(files, manifestFile{path: path, relative: path})
-	}
-	return files, err
 }
 
 func (o *importSecretOptions) candidates(files []manifestFile) iter.Seq2[importCandidate, error] {

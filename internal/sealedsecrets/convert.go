@@ -155,7 +155,7 @@ func (s *SealedSecret) own() (labels, annotations map[string]string, err error) 
 	ours := func(name, _ string) bool { return strings.HasPrefix(name, v1alpha1.Group+"/") }
 	maps.DeleteFunc(labels, ours)
 	maps.DeleteFunc(annotations, ours)
-	maps.DeleteFunc(annotations, func(name, _ string) bool { return ofTools(name) })
+	maps.DeleteFunc(annotations, func(name, _ string) bool { return OfTools(name) })
 	return labels, annotations, validMetadata("metadata", labels, annotations)
 }
 
@@ -170,7 +170,7 @@ func (c *Converted) delivery(t *secretTemplate) error {
 	}
 	m := v1alpha1.SecretMetadata{Labels: maps.Clone(t.Metadata.Labels), Annotations: maps.Clone(t.Metadata.Annotations)}
 	c.managed(m.Annotations)
-	maps.DeleteFunc(m.Annotations, func(name, _ string) bool { return ofTools(name) })
+	maps.DeleteFunc(m.Annotations, func(name, _ string) bool { return OfTools(name) })
 	var theirs []string
 	for _, all := range []map[string]string{m.Labels, m.Annotations} {
 		maps.DeleteFunc(all, func(name, _ string) bool {
@@ -207,8 +207,8 @@ func (c *Converted) managed(annotations map[string]string) {
 	}
 }
 
-// ofTools tells whether an annotation is there for sealed-secrets, or for tools that keep a copy of what they applied.
-func ofTools(name string) bool {
+// OfTools tells whether an annotation is there for sealed-secrets, or for tools that keep a copy of what they applied.
+func OfTools(name string) bool {
 	return strings.HasPrefix(name, annotations) || strings.HasPrefix(name, annotationsOfKubectl) ||
 		name == annotationLastOfKubecfg || name == annotationLastOfPipeline
 }
