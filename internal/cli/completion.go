@@ -21,7 +21,7 @@ import (
 func newCompletion(streams genericiooptions.IOStreams) *cobra.Command {
 	shells := []string{"bash", "zsh", "fish", "powershell"}
 	cmd := &cobra.Command{
-		Use:   "completion bash|zsh|fish|powershell | install",
+		Use:   "completion bash|zsh|fish|powershell",
 		Short: "Print a script that completes verbs, flags and names",
 		Long: `Print a script for a shell, which completes kubectl-vsecm: verbs, flags, files,
 and the names and keys in them and in the cluster.
