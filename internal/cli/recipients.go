@@ -28,10 +28,15 @@ type recipientFlags struct {
 }
 
 func (f *recipientFlags) addTo(cmd *cobra.Command) {
+	f.addNamesTo(cmd)
+	f.namespace.addTo(cmd)
+}
+
+// addNamesTo is addTo for a verb that reaches Safe by other flags.
+func (f *recipientFlags) addNamesTo(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVarP(&f.recipients, "recipient", "r", nil, "Seal to this `RECIPIENT` (age1…). May be repeated")
 	cmd.Flags().StringArrayVar(&f.files, "recipients-file", nil, "Seal to the recipients in this `FILE`, one a line. May be repeated")
 	_ = cmd.RegisterFlagCompletionFunc("recipient", cobra.NoFileCompletions)
-	f.namespace.addTo(cmd)
 }
 
 // explicit tells whether it is the caller who says whom to seal to, and not the

@@ -181,6 +181,7 @@ func (o revealOptions) take(r *replica, text []byte, p place) (revealed, error) 
 		Name      string            `json:"name"`
 		Type      string            `json:"type"`
 		Data      map[string][]byte `json:"data"`
+		Sealed    map[string]string `json:"sealed"`
 	}
 	if err := decode(r, text, &answer); err != nil {
 		return revealed{}, err
@@ -193,5 +194,5 @@ func (o revealOptions) take(r *replica, text []byte, p place) (revealed, error) 
 	if answer.Type != "" {
 		object.Spec.Secret = &v1alpha1.SecretDelivery{Type: answer.Type}
 	}
-	return revealed{manifest: encrypt.Manifest{Object: object}, data: answer.Data}, nil
+	return revealed{manifest: encrypt.Manifest{Object: object}, data: answer.Data, sealed: answer.Sealed}, nil
 }

@@ -21,6 +21,7 @@ const formRaw = "raw"
 type revealed struct {
 	manifest encrypt.Manifest
 	data     map[string][]byte
+	sealed   map[string]string // where Safe opened it, the SHA-256 in hex of each sealed value
 }
 
 func (o revealOptions) print(rs []revealed) error {

@@ -103,6 +103,7 @@ func New(streams genericiooptions.IOStreams) *cobra.Command {
 	cmd.AddCommand(
 		newKeygen(streams),
 		newEncrypt(streams, conn),
+		newEdit(streams, conn),
 		newSet(streams, conn),
 		newUnset(streams),
 		newInspect(streams),

@@ -57,11 +57,11 @@ func documentOf(o *v1alpha1.EncryptedSecret) document {
 		Kind:       v1alpha1.KindEncryptedSecret,
 		Metadata: documentMetadata{
 			Name: o.Name, Namespace: o.Namespace,
-			Labels: o.Labels, Annotations: o.Annotations,
+			Labels: orNone(o.Labels), Annotations: orNone(o.Annotations),
 		},
 		Spec: documentSpec{
 			Scope:         o.Spec.Scope,
-			Workloads:     o.Spec.Workloads,
+			Workloads:     append([]string(nil), o.Spec.Workloads...),
 			EncryptedData: o.Spec.EncryptedData,
 		},
 	}
@@ -74,7 +74,7 @@ func documentOf(o *v1alpha1.EncryptedSecret) document {
 			d.Spec.Secret.Type = DefaultSecretType
 		}
 		if len(s.Metadata.Labels)+len(s.Metadata.Annotations) > 0 {
-			d.Spec.Secret.Metadata = &secretMetadata{Labels: s.Metadata.Labels, Annotations: s.Metadata.Annotations}
+			d.Spec.Secret.Metadata = &secretMetadata{Labels: orNone(s.Metadata.Labels), Annotations: orNone(s.Metadata.Annotations)}
 		}
 	}
 	if t := o.Spec.Template; t != nil {
@@ -90,6 +90,14 @@ func documentOf(o *v1alpha1.EncryptedSecret) document {
 		d.Spec.ExpiresAt = t.UTC().Format(time.RFC3339)
 	}
 	return d
+}
+
+// orNone has an empty map be none, as which it is written.
+func orNone(m map[string]string) map[string]string {
+	if len(m) == 0 {
+		return nil
+	}
+	return m
 }
 
 // MarshalYAML writes objects as YAML documents, for people to read.

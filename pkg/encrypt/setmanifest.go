@@ -247,3 +247,10 @@ func setField(mapping *yaml.Node, name string, value *yaml.Node) {
 		mapping.Content = slices.Insert(mapping.Content, at, key, value)
 	}
 }
+
+// SaysTheSame tells whether two objects say the same but for their values and status, however much of it is written out.
+func SaysTheSame(a, b *v1alpha1.EncryptedSecret) bool {
+	da, db := documentOf(a), documentOf(b)
+	da.Spec.EncryptedData, db.Spec.EncryptedData = nil, nil
+	return reflect.DeepEqual(da, db)
+}

@@ -1,0 +1,164 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
+)
+
+const (
+	// deskPrefix is how the names of desks' folders begin.
+	deskPrefix = "vsecm-edit-"
+	// maxEdited bounds, in bytes, a text in the clear. It is more than a file of manifests can make of one.
+	maxEdited = 4 * encrypt.MaxFileSize
+)
+
+// A desk is where a text in the clear lies while an editor has it: a folder for its owner alone, in memory where there
+// is a file system in memory. What editors put beside the text, copies and swap files, lies in it too.
+type desk struct {
+	dir    string
+	path   string // of the text
+	memory bool
+	unlock func()
+}
+
+// newDesk makes a desk for a text of a name, in the first of the folders that is in memory, or else in fallback. It
+// first clears those away whose programs were killed.
+func newDesk(name string, folders []string, fallback string) (*desk, error) {
+	base, memory := fallback, isInMemory(fallback)
+	for _, dir := range folders {
+		if dir != "" && isInMemory(dir) && mayMakeIn(dir) {
+			base, memory = dir, true
+			break
+		}
+	}
+	clearDesks(base)
+	for {
+		dir, err := os.MkdirTemp(base, deskPrefix)
+		if err != nil {
+			return nil, fmt.Errorf("making a folder for the editor: %w", err)
+		}
+		unlock, err := lockFolder(dir)
+		if err != nil {
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			return nil, errors.Join(err, os.Remove(dir))
+		}
+		if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+			unlock() // another took it for one that was left, before it was locked
+			continue
+		}
+		return &desk{dir: dir, path: filepath.Join(dir, name), memory: memory, unlock: unlock}, nil
+	}
+}
+
+// deskFolders returns where a file system in memory may be that is one's own.
+func deskFolders() []string { return []string{os.Getenv("XDG_RUNTIME_DIR"), "/dev/shm"} }
+
+func mayMakeIn(dir string) bool {
+	probe, err := os.MkdirTemp(dir, deskPrefix)
+	return err == nil && os.Remove(probe) == nil
+}
+
+// clearDesks clears away the desks of programs that are no more: nothing else could after a kill -9.
+func clearDesks(base string) {
+	entries, err := os.ReadDir(base)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil || !strings.HasPrefix(e.Name(), deskPrefix) || !info.IsDir() || info.Mode().Perm() != 0o700 || isForeign(info) {
+			continue
+		}
+		dir := filepath.Join(base, e.Name())
+		if unlock, free := tryLockFolder(dir); free {
+			_ = wipeFolder(dir)
+			unlock()
+		}
+	}
+}
+
+// lay puts a text on the desk, and nothing else.
+func (d *desk) lay(text []byte) error {
+	if err := wipeFiles(d.dir); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(d.path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("writing for the editor: %w", err)
+	}
+	_, err = f.Write(text)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("writing for the editor: %w", err)
+	}
+	return nil
+}
+
+// take returns the text as the editor left it. It is the caller's to wipe.
+func (d *desk) take() ([]byte, error) {
+	text, err := readFile(d.path, maxEdited)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errors.New("the editor has removed the file that it was given, and left none")
+	}
+	return text, err
+}
+
+// clear removes the desk, and overwrites what lies on it. To clear it twice does no harm.
+func (d *desk) clear() error {
+	err := wipeFolder(d.dir)
+	d.unlock()
+	if err != nil {
+		return fmt.Errorf("what was edited may still lie in %s, in the clear: %w", d.dir, err)
+	}
+	return nil
+}
+
+func wipeFolder(dir string) error {
+	return errors.Join(wipeFiles(dir), os.RemoveAll(dir))
+}
+
+// wipeFiles overwrites and removes what is in a folder of one's own.
+func wipeFiles(dir string) error {
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return err
+		}
+		return overwriteFile(path)
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	entries, readErr := os.ReadDir(dir)
+	errs := []error{err, readErr}
+	for _, e := range entries {
+		errs = append(errs, os.RemoveAll(filepath.Join(dir, e.Name())))
+	}
+	return errors.Join(errs...)
+}
+
+// overwriteFile writes zeros over a file, where it is: on a disk that writes in place, nothing is left of it.
+func overwriteFile(path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return nil // it is removed all the same
+	}
+	if err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	zeros := make([]byte, 64<<10)
+	for left := int64(0); err == nil && left < info.Size(); left += int64(len(zeros)) {
+		_, err = f.Write(zeros[:min(int64(len(zeros)), info.Size()-left)])
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
