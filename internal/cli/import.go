@@ -8,8 +8,8 @@ import (
 func newImport(streams genericiooptions.IOStreams, conn *connection) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "import VERB",
-		Short: "Make EncryptedSecrets of what another tool has encrypted",
-		Long: `Make EncryptedSecrets of what another tool has encrypted.
+		Short: "Make EncryptedSecrets of what another tool has",
+		Long: `Make EncryptedSecrets of what another tool has.
 
 Exit codes: 0 done, 1 error; those of each verb are in its help.`,
 		Args: noArgs,

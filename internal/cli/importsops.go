@@ -153,8 +153,19 @@ func (o *importSOPSOptions) files() ([]manifestFile, error) {
 
 func (o *importSOPSOptions) candidates(ctx context.Context, files []manifestFile) iter.Seq2[importCandidate, error] {
 	return func(yield func(importCandidate, error) bool) {
+		var closed []importCandidate // files without a key, until anything else comes of one: a wrong key is told once
+		other := false               // came of a file
 		for _, f := range files {
 			made, err := o.candidatesIn(ctx, f)
+			if len(made) == 1 && errors.Is(made[0].err, sops.ErrNoKey) && !other && err == nil {
+				closed = append(closed, made[0])
+				continue
+			}
+			if len(made) > 0 {
+				other = true
+				made = append(closed, made...)
+				closed = nil
+			}
 			if !yieldAll(made, yield) {
 				return
 			}
@@ -163,10 +174,22 @@ func (o *importSOPSOptions) candidates(ctx context.Context, files []manifestFile
 				return
 			}
 		}
-		if !o.any {
+		switch {
+		case len(closed) > 0:
+			yield(importCandidate{}, noneOpens(closed))
+		case !o.any:
 			yield(importCandidate{}, withHint(errors.New("SOPS has encrypted none of it"), "looked at %d files", len(files)))
 		}
 	}
+}
+
+// noneOpens is the error on a key that opens no file.
+func noneOpens(closed []importCandidate) error {
+	err := fmt.Errorf("%s: %w", closed[0].source, closed[0].err)
+	if more := len(closed) - 1; more > 0 {
+		err = fmt.Errorf("%s, and %d more: %w", closed[0].source, more, closed[0].err)
+	}
+	return withHint(err, "give the age key that opens it with -i; without it, SOPS looks for its keys itself")
 }
 
 func (o *importSOPSOptions) besides(s *importSummary) []string {
