@@ -7,6 +7,9 @@
 #
 # hack/build makes the program static, and the same source always the same bytes; the context
 # is the folder that it was built into. `docker build` takes the same arguments.
+#
+# A release has an image that is laid out alike and made without this file (release/image),
+# whose bytes do not depend on the machine.
 FROM scratch
 
 # Git over HTTPS is checked against these: the builder's. Safe's other connections do not
