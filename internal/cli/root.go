@@ -33,7 +33,7 @@ const (
 	exitOK          = 0
 	exitError       = 1
 	exitSealed      = 2   // of 'status' and 'unseal'
-	exitSomeLeft    = 2   // of 'reveal', 'restore' and 'import'
+	exitSomeLeft    = 2   // of 'reveal', 'restore', 'import' and 'git setup'
 	exitInterrupted = 130 // as shells have it: 128 and the number of the signal
 	exitTerminated  = 143
 )

@@ -49,6 +49,8 @@ func (o validateOptions) inIndex(ctx context.Context) (validation, error) {
 		}
 	}
 	v.files, v.results = make([]string, len(paths)), make([]checked, len(paths))
+	shown := newBar(o.streams, "validating", len(objects))
+	defer shown.end()
 	var group errgroup.Group
 	group.SetLimit(runtime.GOMAXPROCS(0))
 	err = index.blobs(ctx, objects, func(i int, size int64, content io.Reader) error {
@@ -71,6 +73,7 @@ func (o validateOptions) inIndex(ctx context.Context) (validation, error) {
 		}
 		group.Go(func() error {
 			v.results[i] = o.check(p, rule, recipients[rule.Path], file, data)
+			shown.add(1)
 			return ctx.Err()
 		})
 		return nil
