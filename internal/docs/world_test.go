@@ -31,8 +31,10 @@ var programs struct {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if programs.dir != "" {
-		_ = os.RemoveAll(programs.dir)
+	for _, dir := range []string{programs.dir, releases.dir} {
+		if dir != "" {
+			_ = os.RemoveAll(dir)
+		}
 	}
 	if code == 0 {
 		if err := goleak.Find(); err != nil {
@@ -146,14 +148,49 @@ func (w *world) write(file, text string) {
 	}
 }
 
-// release makes what a user downloads.
+// release puts what a user downloads into the folder.
 func (w *world) release() {
 	w.t.Helper()
-	make := exec.Command("hack/release", version, filepath.Join(w.dir, "dana/work/release"), runtime.GOOS+"/"+runtime.GOARCH)
-	make.Dir = checkout
-	if out, err := make.CombinedOutput(); err != nil {
-		w.t.Fatalf("%v: %v\n%s", make.Args, err, out)
+	dir := released(w.t)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		w.t.Fatal(err)
 	}
+	folder := filepath.Join(w.dir, "dana/work/release")
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		w.t.Fatal(err)
+	}
+	for _, entry := range entries {
+		// Archives are large, and nobody changes them.
+		if err := os.Link(filepath.Join(dir, entry.Name()), filepath.Join(folder, entry.Name())); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
+// releases is the folder with a release for this platform, which the first page that asks for one makes.
+var releases struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+func released(t testing.TB) string {
+	t.Helper()
+	releases.once.Do(func() {
+		if releases.dir, releases.err = os.MkdirTemp("", "docs-release"); releases.err != nil {
+			return
+		}
+		make := exec.Command("hack/release", version, filepath.Join(releases.dir, "dist"), runtime.GOOS+"/"+runtime.GOARCH)
+		make.Dir = checkout
+		if out, err := make.CombinedOutput(); err != nil {
+			releases.err = fmt.Errorf("%v: %w\n%s", make.Args, err, out)
+		}
+	})
+	if releases.err != nil {
+		t.Fatal(releases.err)
+	}
+	return filepath.Join(releases.dir, "dist")
 }
 
 // sops returns the folder of sops and vsecm-sops.
