@@ -207,7 +207,7 @@ func TestImportFromAClusterTellsWhatIsNotAllowed(t *testing.T) {
 	}
 }
 
-func TestImportFromAClusterWipesWhatNobodyTakes(t *testing.T) {
+func TestImportFromAClusterStopsWhereNobodyWantsMore(t *testing.T) {
 	answer := `{"items":[` + strings.Repeat(`{"metadata":{"name":"a","namespace":"b","ownerReferences":[{"apiVersion":"bitnami.com/v1alpha1","kind":"SealedSecret","name":"a"}]},"type":"Opaque","data":{"a":"eA=="}},`, 2)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(answer[:len(answer)-1] + "]}")) }))
 	defer server.Close()

@@ -260,7 +260,7 @@ func TestWhatFailsForAMomentIsAskedAgain(t *testing.T) {
 	}
 }
 
-func TestReadAllKeepsOrderAndWipesWhatNobodyTook(t *testing.T) {
+func TestReadAllKeepsOrderAndReadsFewAhead(t *testing.T) {
 	s := vaultserver.Start(t, false)
 	var paths []string
 	for n := range 11 {
