@@ -84,7 +84,7 @@ func (s *editSession) run() (err error) {
 			streams.In = t.file
 		}
 	}
-	var wrong []string
+	var wrong []mistake
 	tries := 0
 	for {
 		edited, err := s.edit(streams, d, i, text, wrong)
@@ -99,7 +99,7 @@ func (s *editSession) run() (err error) {
 		case bytes.Equal(body, text):
 			clear(edited)
 			if len(wrong) > 0 {
-				return withHint(fmt.Errorf("what was saved is not valid, and nothing was changed: %s", strings.Join(shortly(wrong), "; ")), "the text is not kept, since it is in the clear: edit again")
+				return withHint(fmt.Errorf("what was saved is not valid, and nothing was changed: %s", shortly(wrong)), "the text is not kept, since it is in the clear: edit again")
 			}
 			return errNotEdited
 		}
@@ -110,7 +110,7 @@ func (s *editSession) run() (err error) {
 			break
 		}
 		if tries++; tries == maxTries && terminalOf(streams) == nil {
-			return fmt.Errorf("the editor was started %d times, and what it saved was never valid: %s", tries, strings.Join(shortly(wrong), "; "))
+			return fmt.Errorf("the editor was started %d times, and what it saved was never valid: %s", tries, shortly(wrong))
 		}
 	}
 	if !slices.ContainsFunc(s.all, func(e *editing) bool { return e.result != nil }) {
@@ -120,7 +120,7 @@ func (s *editSession) run() (err error) {
 }
 
 // edit shows a text, below a header, and returns what was saved.
-func (s *editSession) edit(streams genericiooptions.IOStreams, d *desk, i *interruption, text []byte, wrong []string) ([]byte, error) {
+func (s *editSession) edit(streams genericiooptions.IOStreams, d *desk, i *interruption, text []byte, wrong []mistake) ([]byte, error) {
 	shown := slices.Concat(s.header(wrong), text)
 	defer clear(shown)
 	if err := d.lay(shown); err != nil {
@@ -159,17 +159,17 @@ const editRules = `# Save, leave the editor, and what you changed is sealed anew
 `
 
 // header is what stands above the text. Lines of what is wrong come as those of the text.
-func (s *editSession) header(wrong []string) []byte {
+func (s *editSession) header(wrong []mistake) []byte {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# %s, in the clear.\n%s", visible(s.title), editRules)
 	if len(wrong) > 0 {
 		b.WriteString("#\n# What you saved is not valid. Mend it, or leave it as it is to change nothing:\n")
-		for i, line := range wrong {
+		for i, m := range wrong {
 			if i == maxTold {
 				fmt.Fprintf(&b, "#   and %d more\n", len(wrong)-maxTold)
 				break
 			}
-			fmt.Fprintf(&b, "#   %s\n", visible(line))
+			fmt.Fprintf(&b, "#   line %d: %s\n", m.line+headerLines(len(wrong)), visible(m.said))
 		}
 	}
 	b.WriteString("#\n")
@@ -197,32 +197,46 @@ func withoutHeader(text []byte) []byte {
 	return text
 }
 
-// shortly returns the first things that are wrong.
-func shortly(wrong []string) []string {
+// shortly tells the first things that are wrong on a terminal, on which nothing in the clear is shown.
+func shortly(wrong []mistake) string {
 	const most = 3
-	told := slices.Clone(wrong[:min(len(wrong), most)])
-	if len(wrong) > most {
-		told = append(told, fmt.Sprintf("and %d more", len(wrong)-most))
+	var told []string
+	for i, m := range wrong {
+		if i == most {
+			told = append(told, fmt.Sprintf("and %d more", len(wrong)-most))
+			break
+		}
+		said := m.said
+		if m.quotes {
+			said = "not what belongs there"
+		}
+		told = append(told, fmt.Sprintf("line %d: %s", m.line+headerLines(len(wrong)), said))
 	}
-	return told
+	return strings.Join(told, "; ")
+}
+
+// A mistake is something wrong with what was saved.
+type mistake struct {
+	line int // of the text, without its header
+	said string
+	// quotes says that it may quote a piece of a value that slipped out of its place: it is for the editor's eyes.
+	quotes bool
 }
 
 // take has each manifest be what the text says, or returns what is wrong with it.
-func (s *editSession) take(text []byte) (wrong []string) {
+func (s *editSession) take(text []byte) (wrong []mistake) {
 	plains, faults := encrypt.ReadPlain("", text)
 	defer func() {
 		for _, p := range plains {
 			p.Wipe()
 		}
 	}()
-	type fault struct {
-		line int
-		said string
-	}
-	var all []fault
 	for _, f := range faults {
-		// The name of a field may be a piece of a value that slipped out of its place.
-		all = append(all, fault{f.Line, f.Err.Error()})
+		said := f.Err.Error()
+		if f.Field != "" {
+			said = f.Field + ": " + said
+		}
+		wrong = append(wrong, mistake{f.Line, said, true})
 	}
 	if len(faults) == 0 {
 		seen := make(map[place]bool)
@@ -231,25 +245,21 @@ func (s *editSession) take(text []byte) (wrong []string) {
 			i := slices.IndexFunc(s.all, func(e *editing) bool { return e.place() == at })
 			switch {
 			case seen[at]:
-				all = append(all, fault{p.Line, at.String() + " stands there twice"})
+				wrong = append(wrong, mistake{line: p.Line, said: at.String() + " stands there twice"})
 			case i < 0:
-				all = append(all, fault{p.Line, "this manifest was not there: to add or rename one, use 'kubectl vsecm encrypt'"})
+				wrong = append(wrong, mistake{line: p.Line, said: "this manifest was not there: to add or rename one, use 'kubectl vsecm encrypt'"})
 			default:
 				if err := s.all[i].become(p, s.now()); err != nil {
-					all = append(all, fault{p.Line, err.Error()})
+					wrong = append(wrong, mistake{line: p.Line, said: err.Error()})
 				}
 			}
 			seen[at] = true
 		}
 		for _, e := range s.all {
 			if !seen[e.place()] {
-				all = append(all, fault{1, fmt.Sprintf("%s is missing: to remove a whole manifest, delete it from its file, or with 'kubectl vsecm delete'", e.place())})
+				wrong = append(wrong, mistake{line: 1, said: fmt.Sprintf("%s is missing: to remove a whole manifest, delete it from its file, or with 'kubectl vsecm delete'", e.place())})
 			}
 		}
-	}
-	offset := headerLines(len(all))
-	for _, f := range all {
-		wrong = append(wrong, fmt.Sprintf("line %d: %s", f.line+offset, f.said))
 	}
 	return wrong
 }
