@@ -56,6 +56,7 @@ func (o ageOpener) open(name string, text []byte, most int) ([]byte, error) {
 		if len(o.identities) == 0 {
 			return nil, withHint(err, "name the file of the identity that it is encrypted to with -i")
 		}
+		return nil, withHint(err, "is it the identity of one of the recipients that it was encrypted for?")
 	}
 	return plain, err
 }

@@ -132,7 +132,7 @@ func (c *cluster) make(ctx context.Context, call clusterCall, answer any) error 
 	}
 	defer clear(text) // it may be a token
 	if err := json.Unmarshal(text, answer); err != nil {
-		return fmt.Errorf("asking %s: %w", c, errNotKubernetes)
+		return withHint(fmt.Errorf("asking %s: %w", c, errNotKubernetes), "does the kubeconfig lead to an API server, or to something before it that wants a login? See --context")
 	}
 	return nil
 }

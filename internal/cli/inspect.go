@@ -119,7 +119,7 @@ func (o inspectOptions) run() error {
 		}
 	}
 	if len(ms.Objects) == 0 && len(faults) == 0 {
-		return fmt.Errorf("%s: no EncryptedSecret in it", name)
+		return withHint(fmt.Errorf("%s: no EncryptedSecret in it", name), "want a file of manifests, as 'kubectl vsecm encrypt' writes it, or one sealed value")
 	}
 	return o.print(rows, faults)
 }

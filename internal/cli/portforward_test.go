@@ -149,7 +149,7 @@ func TestSafeIsReachedThroughAPortForwardToEachOfItsPods(t *testing.T) {
 			if code != exitOK || a.sealed() || b.sealed() || !strings.Contains(stdout, "safe-a: unsealed") || !strings.Contains(stdout, "safe-b: unsealed") || strings.Count(stdout, "\n") != 2 {
 				t.Fatalf("unseal: exit code %d:\n%s%s", code, stdout, stderr)
 			}
-			if code, stdout, stderr = w.vsecm(kubeconfig, "", "status"); code != exitOK || strings.Count(stdout, unsealed) != 2 {
+			if code, stdout, stderr = w.vsecm(kubeconfig, "", "status"); code != exitOK || strings.Count(stdout, " "+unsealed+"  ") != 2 {
 				t.Errorf("status: exit code %d:\n%s%s", code, stdout, stderr)
 			}
 			if code, stdout, stderr = w.vsecm(kubeconfig, "", "seal"); code != exitOK || !a.sealed() || !b.sealed() {

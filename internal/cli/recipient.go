@@ -119,7 +119,8 @@ func (o recipientOptions) ask(ctx context.Context) (publicKey, error) {
 	}
 	for i, k := range keys {
 		if k != keys[0] {
-			return publicKey{}, fmt.Errorf("%s and %s have different keys", all.replicas[0].name, all.replicas[i].name)
+			return publicKey{}, withHint(fmt.Errorf("%s and %s have different keys", all.replicas[0].name, all.replicas[i].name),
+				"are they replicas of one Safe? In the middle of a re-key, 'kubectl vsecm rekey status' shows who has not followed")
 		}
 	}
 	return keys[0], nil

@@ -323,7 +323,7 @@ func (o *registerOptions) await(ctx context.Context, c *cluster, object *v1alpha
 			object.Status = is.Status
 			return true, nil
 		case stalled(is.Status.Conditions, is.Generation):
-			return false, fmt.Errorf("%s was applied, and does not arrive: %s: %s", place, last.reason, last.message)
+			return false, withHint(fmt.Errorf("%s was applied, and does not arrive: %s: %s", place, last.reason, last.message), "what to do about %s: %s", last.reason, reasonsPage)
 		}
 		return false, nil
 	})

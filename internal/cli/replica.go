@@ -230,7 +230,7 @@ func (r *replica) unreachable(err error) error {
 	if !r.remote {
 		return withHint(err, "is it running, and are you its user?")
 	}
-	return err
+	return withHint(err, "does it run, and can it be reached from here? 'kubectl get pods -A -l app.kubernetes.io/name=vsecm-safe' shows its pods")
 }
 
 // An unreachableError is an [errUnreachable] that says why.

@@ -190,7 +190,7 @@ func (o *restoreOptions) verify(a *archive) (backup.Summary, []place, error) {
 	}
 	for _, namespace := range o.namespaces {
 		if !found[namespace] {
-			return summary, nil, fmt.Errorf("%s: it has nothing of namespace %s", o.file, namespace)
+			return summary, nil, withHint(fmt.Errorf("%s: it has nothing of namespace %s", o.file, namespace), "'kubectl vsecm backup list' shows what is in it")
 		}
 	}
 	return summary, places, nil

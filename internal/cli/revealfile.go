@@ -66,20 +66,28 @@ func (o revealOptions) wants(namespace, name string) bool {
 // found tells whether what was found in a file or a backup is what was asked for.
 func (o revealOptions) found(where string, n int, has func(name string) bool) error {
 	if n == 0 {
-		return fmt.Errorf("%s: nothing in it that was asked for", where)
+		return withHint(fmt.Errorf("%s: nothing in it that was asked for", where), "%s", o.looksInto())
 	}
 	for _, name := range o.names {
 		if !has(name) {
 			if o.key != "" {
-				return fmt.Errorf("%s: there is no %s with key %s in it", where, name, o.key)
+				return withHint(fmt.Errorf("%s: there is no %s with key %s in it", where, name, o.key), "%s", o.looksInto())
 			}
-			return fmt.Errorf("%s: there is no %s in it", where, name)
+			return withHint(fmt.Errorf("%s: there is no %s in it", where, name), "%s", o.looksInto())
 		}
 	}
 	if o.key != "" && n > 1 {
 		return withHint(fmt.Errorf("%s: %d manifests have key %s", where, n, o.key), "choose one with NAME and -n")
 	}
 	return nil
+}
+
+// looksInto says what shows what there is, without a value.
+func (o revealOptions) looksInto() string {
+	if o.backup != "" {
+		return "'kubectl vsecm backup list' shows what is in it"
+	}
+	return "'kubectl vsecm inspect' shows what is in it"
 }
 
 func (o revealOptions) open(m encrypt.Manifest, keys encrypt.Keys) (revealed, []*encrypt.Fault) {

@@ -15,6 +15,9 @@ import (
 // installPage says how Safe is installed and upgraded, and where this plugin comes from.
 const installPage = "https://github.com/vsecm/kubectl-vsecm/blob/main/docs/install.md"
 
+// reasonsPage says of each reason in a status what it means, and what to do about it.
+const reasonsPage = "https://github.com/vsecm/kubectl-vsecm/blob/main/docs/status.md"
+
 // errNoSafe says that Safe is not in the cluster, or not where it was looked for.
 var errNoSafe = errors.New("Safe is not installed")
 

@@ -238,7 +238,7 @@ func (l *look) judge() error {
 	case sealed:
 		return errSealed
 	case !well:
-		return errors.New("not all is well")
+		return withHint(errors.New("not all is well"), "what each reason means, and what to do about it: %s", reasonsPage)
 	}
 	return nil
 }

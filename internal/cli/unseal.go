@@ -322,7 +322,7 @@ func (o unsealOptions) tellProgress(all *safes, states []sealStatus) {
 
 func decode(r *replica, text []byte, into any) error {
 	if err := json.Unmarshal(text, into); err != nil {
-		return fmt.Errorf("%s: its answer is not Safe's", r.name)
+		return withHint(fmt.Errorf("%s: its answer is not Safe's", r.name), "does --safe, or $%s, lead to something else?", safeVariable)
 	}
 	if answer, ok := into.(interface{ misshapen() bool }); ok && answer.misshapen() {
 		return fmt.Errorf("%s: its answer is not Safe's: what it calls its key is no key id", r.name)
