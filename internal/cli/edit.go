@@ -85,7 +85,7 @@ outside. Unless it is done, nothing has changed.`,
 			return names, cobra.ShellCompDirectiveDefault
 		},
 	}
-	o.manifest.addTo(cmd)
+	o.manifest.addTo(cmd, completeNamespaces(conn))
 	cmd.Flags().Lookup("namespace").Usage = "The `NAMESPACE` of NAME, by default the current context's; of a file, that of the manifest that is meant"
 	o.keys.addTo(cmd)
 	o.recipients.addNamesTo(cmd)

@@ -20,7 +20,9 @@ type manifestFlags struct {
 	namespace string
 }
 
-func (f *manifestFlags) addTo(cmd *cobra.Command) {
+// addTo adds the flags. Their values are completed out of the file that is the first argument; where that is none,
+// namespaces by otherwise, which may be nil.
+func (f *manifestFlags) addTo(cmd *cobra.Command, otherwise cobra.CompletionFunc) {
 	cmd.Flags().StringVar(&f.name, "name", "", "The `NAME` of the manifest that is meant, where the file has several")
 	cmd.Flags().StringVarP(&f.namespace, "namespace", "n", "", "The `NAMESPACE` of the manifest that is meant, where the file has several")
 	of := func(part func(encrypt.Manifest) string) cobra.CompletionFunc {
@@ -36,7 +38,13 @@ func (f *manifestFlags) addTo(cmd *cobra.Command) {
 		}
 	}
 	_ = cmd.RegisterFlagCompletionFunc("name", of(func(m encrypt.Manifest) string { return m.Object.Name }))
-	_ = cmd.RegisterFlagCompletionFunc("namespace", of(func(m encrypt.Manifest) string { return m.Object.Namespace }))
+	namespaces := of(func(m encrypt.Manifest) string { return m.Object.Namespace })
+	_ = cmd.RegisterFlagCompletionFunc("namespace", func(cmd *cobra.Command, args []string, start string) ([]string, cobra.ShellCompDirective) {
+		if found, directive := namespaces(cmd, args, start); len(found) > 0 || otherwise == nil {
+			return found, directive
+		}
+		return otherwise(cmd, args, start)
+	})
 }
 
 func (f manifestFlags) check() error {

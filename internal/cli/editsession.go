@@ -154,8 +154,8 @@ const editRules = `# Save, leave the editor, and what you changed is sealed anew
 #
 # Values that are text stand below stringData, others below data, in base64.
 # Keys may be added and removed; names and namespaces stay. Put a text with
-# ': ' or ' #' in it into quotes: '…'. To change scope, workloads, template or
-# the secret's type seals all values of that manifest anew.
+# ': ' or ' #' in it into quotes: '…'. Where you change scope, workloads, the
+# template or the secret's type, all values of that manifest are sealed anew.
 `
 
 // header is what stands above the text. Lines of what is wrong come as those of the text.

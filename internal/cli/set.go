@@ -69,7 +69,7 @@ was.`,
 			return completeFileAndKeys(args, 1, &o.manifest)
 		},
 	}
-	o.manifest.addTo(cmd)
+	o.manifest.addTo(cmd, nil)
 	cmd.Flags().StringVar(&o.from, "from-file", "", "Take the value from this `PATH`, or - for standard input")
 	cmd.Flags().StringVar(&o.generate, "generate", "", "Make a random value, `LENGTH[:CHARSET]`. CHARSET is alnum (the default), letters, digits, hex, base64url, ascii, or chars= and the characters")
 	_ = cmd.RegisterFlagCompletionFunc("generate", cobra.NoFileCompletions)

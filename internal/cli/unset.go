@@ -52,7 +52,7 @@ Exit codes: 0 done, 1 error. After an error the file is as it was.`,
 			return slices.DeleteFunc(keys, func(key string) bool { return slices.Contains(args, key) }), directive
 		},
 	}
-	o.manifest.addTo(cmd)
+	o.manifest.addTo(cmd, nil)
 	return cmd
 }
 
