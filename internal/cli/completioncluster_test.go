@@ -71,6 +71,11 @@ func TestCompletionFromTheCluster(t *testing.T) {
 		}
 	}
 
+	// What is edited is a file, or an object.
+	if offered, then := completed(t, "edit", ""); !slices.Equal(offered, []string{"cache", "db"}) || then != thenFiles {
+		t.Errorf("edit: %q, then %s", offered, then)
+	}
+
 	// Other tests have namespaces and sources of their own.
 	for args, want := range map[string][]string{
 		"sync ?":                         {"completion/config", "completion-other/config"},
@@ -78,6 +83,8 @@ func TestCompletionFromTheCluster(t *testing.T) {
 		"delete -n ?":                    {"completion", "completion-other"},
 		"reveal -n ?":                    {"completion", "completion-other"},
 		"register -n ?":                  {"completion", "completion-other"},
+		"edit -n ?":                      {"completion", "completion-other"},
+		"edit db -n ?":                   {"completion", "completion-other"},
 		"encrypt -n ?":                   {"completion", "completion-other"},
 		"sync -n ?":                      {"completion", "completion-other"},
 		"backup -n ?":                    {"completion", "completion-other"},
