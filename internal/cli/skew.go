@@ -19,7 +19,7 @@ const installPage = "https://github.com/vsecm/kubectl-vsecm/blob/main/docs/insta
 const reasonsPage = "https://github.com/vsecm/kubectl-vsecm/blob/main/docs/status.md"
 
 // errNoSafe says that Safe is not in the cluster, or not where it was looked for.
-var errNoSafe = errors.New("Safe is not installed")
+var errNoSafe = errors.New("no Safe is installed")
 
 // noSafe is [errNoSafe], with what was looked for and how to install it.
 func noSafe(format string, args ...any) error {
