@@ -133,7 +133,7 @@ func (f *specFlags) agrees(place string, o *v1alpha1.EncryptedSecret) error {
 	b := encrypt.BindingOf(o, "any")
 	differs := func(flag, has string) error {
 		return withHint(fmt.Errorf("%s: %s: --%s says otherwise than the manifest, which has %s", place, o.Name, flag, has),
-			"its other values are bound to what it has: changing that needs the private key ('reveal' them, and encrypt all of them anew)")
+			"its other values are bound to what it has: changing that needs the private key, and is what 'kubectl vsecm edit' does")
 	}
 	if f.scope != "" && f.scope != string(b.Scope) {
 		return differs("scope", "scope "+string(b.Scope))
