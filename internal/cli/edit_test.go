@@ -204,6 +204,15 @@ func TestEditOfAFileThroughSafe(t *testing.T) {
 	_, stderr := edit(exitError)
 	says(t, stderr, "there is no such EncryptedSecret", "hint: Safe opens what it serves: push or apply db.yaml first, or open it with --root-key")
 	deliver()
+	// Whoever may change the file does not become a reader by the next edit of another.
+	bound, err := os.ReadFile("db.yaml")
+	check(t, err)
+	check(t, os.WriteFile("db.yaml", bytes.Replace(bound, []byte("spec:\n"), []byte("spec:\n  workloads: [thief]\n"), 1), 0o600))
+	widened := files(t)
+	_, stderr = edit(exitError)
+	says(t, stderr, "not bound to this place", "workloads")
+	unchanged(t, widened)
+	check(t, os.WriteFile("db.yaml", bound, 0o600))
 	if stdout, _ := edit(exitOK); !strings.HasPrefix(stdout, "shop/db edited in db.yaml (sealed anew: password)") {
 		t.Errorf("got %s", stdout)
 	}

@@ -53,11 +53,23 @@ func (o *editOptions) openBySafe(ctx context.Context, manifests []encrypt.Manife
 	return rs, nil
 }
 
-// isOf tells whether the values that Safe has opened are those that a manifest holds: it may serve an older version of
-// an object, or a newer one.
+// isOf tells whether the values that Safe has opened are those that a manifest holds, and may: it may serve an older
+// version of an object, or a newer one, and somebody may have put its values below other readers or another delivery,
+// which nobody is to seal them for by editing something else.
 func (o *editOptions) isOf(r revealed) error {
 	object := r.manifest.Object
 	at := place{object.Namespace, object.Name}
+	bound := encrypt.BindingOf(object, "")
+	for _, key := range sortedKeys(object.Spec.EncryptedData) {
+		bound.Key = key
+		info, err := encrypt.Inspect(object.Spec.EncryptedData[key])
+		if err == nil {
+			err = info.Check(bound, o.now())
+		}
+		if err != nil {
+			return withHint(r.manifest.Fault(encrypt.DataField(key), err), "have the manifest say what the value was sealed for; then what is changed by 'edit' is sealed anew")
+		}
+	}
 	if len(r.sealed) == 0 && len(r.data) > 0 {
 		return withHint(fmt.Errorf("%s: this Safe does not say which values it has opened", at), "it is older than this plugin: upgrade it, or open the manifest with --root-key")
 	}
