@@ -119,6 +119,26 @@ func TestWhatAKilledEditLeftIsClearedByTheNext(t *testing.T) {
 	}
 }
 
+// Where a desk was, anybody may put a link in a folder that all may write to.
+func TestClearingADeskFollowsNoLink(t *testing.T) {
+	inFolder(t, map[string]string{"mine/file": "x"})
+	check(t, os.Chmod("mine", 0o700))
+	d, err := newDesk("db.yaml", nil, ".")
+	check(t, err)
+	check(t, d.lay([]byte(marker)))
+	check(t, d.clear())
+	check(t, os.Symlink("mine", d.dir))
+	before := files(t)
+	check(t, d.clear())
+	clearDesk(d.dir)
+	unchanged(t, before)
+	// As its owner has it, it goes.
+	clearDesk("mine")
+	if _, err := os.Lstat("mine"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+}
+
 // sealedFile makes db.yaml, of a password.
 func sealedFile(t *testing.T, password string) {
 	t.Helper()

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
@@ -22,7 +23,8 @@ const (
 // is a file system in memory. What editors put beside the text, copies and swap files, lies in it too.
 type desk struct {
 	dir    string
-	path   string // of the text
+	path   string   // of the text
+	root   *os.Root // of dir; nil once it is cleared
 	memory bool
 	unlock func()
 }
@@ -50,11 +52,16 @@ func newDesk(name string, folders []string, fallback string) (*desk, error) {
 			}
 			return nil, errors.Join(err, os.Remove(dir))
 		}
-		if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+		root, err := openOwn(dir)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
 			unlock() // another took it for one that was left, before it was locked
 			continue
+		case err != nil:
+			unlock()
+			return nil, fmt.Errorf("making a folder for the editor: %w", err)
 		}
-		return &desk{dir: dir, path: filepath.Join(dir, name), memory: memory, unlock: unlock}, nil
+		return &desk{dir: dir, path: filepath.Join(dir, name), root: root, memory: memory, unlock: unlock}, nil
 	}
 }
 
@@ -73,24 +80,49 @@ func clearDesks(base string) {
 		return
 	}
 	for _, e := range entries {
-		info, err := e.Info()
-		if err != nil || !strings.HasPrefix(e.Name(), deskPrefix) || !info.IsDir() || info.Mode().Perm() != 0o700 || isForeign(info) {
-			continue
-		}
-		dir := filepath.Join(base, e.Name())
-		if unlock, free := tryLockFolder(dir); free {
-			_ = wipeFolder(dir)
-			unlock()
+		if strings.HasPrefix(e.Name(), deskPrefix) && e.IsDir() {
+			clearDesk(filepath.Join(base, e.Name()))
 		}
 	}
 }
 
+func clearDesk(dir string) {
+	root, err := openOwn(dir)
+	if err != nil {
+		return
+	}
+	defer root.Close()
+	if unlock, free := tryLockFolder(dir); free {
+		defer unlock()
+		_ = wipeFolder(root, dir)
+	}
+}
+
+// openOwn opens a folder for its owner alone, which is oneself. In /dev/shm anybody may put a link where such a folder
+// was, and what is cleared away is not to be what that leads to.
+func openOwn(dir string) (*os.Root, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	named, err := os.Lstat(dir)
+	opened, failed := root.Stat(".")
+	if err = errors.Join(err, failed); err == nil && (!os.SameFile(named, opened) || isForeign(opened) || runtime.GOOS != "windows" && opened.Mode().Perm() != 0o700) {
+		err = fmt.Errorf("%s is not one's own folder", dir)
+	}
+	if err != nil {
+		root.Close()
+		return nil, err
+	}
+	return root, nil
+}
+
 // lay puts a text on the desk, and nothing else.
 func (d *desk) lay(text []byte) error {
-	if err := wipeFiles(d.dir); err != nil {
+	if err := wipeFiles(d.root); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(d.path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	f, err := d.root.OpenFile(filepath.Base(d.path), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("writing for the editor: %w", err)
 	}
@@ -112,7 +144,11 @@ func (d *desk) take() ([]byte, error) {
 
 // clear removes the desk, and overwrites what lies on it. To clear it twice does no harm.
 func (d *desk) clear() error {
-	err := wipeFolder(d.dir)
+	if d.root == nil {
+		return nil
+	}
+	err := wipeFolder(d.root, d.dir)
+	d.root = nil
 	d.unlock()
 	if err != nil {
 		return fmt.Errorf("what was edited may still lie in %s, in the clear: %w", d.dir, err)
@@ -120,32 +156,37 @@ func (d *desk) clear() error {
 	return nil
 }
 
-func wipeFolder(dir string) error {
-	return errors.Join(wipeFiles(dir), os.RemoveAll(dir))
+// wipeFolder closes and removes a folder.
+func wipeFolder(root *os.Root, dir string) error {
+	err := errors.Join(wipeFiles(root), root.Close())
+	if failed := os.Remove(dir); !errors.Is(failed, fs.ErrNotExist) {
+		err = errors.Join(err, failed)
+	}
+	return err
 }
 
 // wipeFiles overwrites and removes what is in a folder of one's own.
-func wipeFiles(dir string) error {
-	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+func wipeFiles(root *os.Root) error {
+	err := fs.WalkDir(root.FS(), ".", func(path string, e fs.DirEntry, err error) error {
 		if err != nil || !e.Type().IsRegular() {
 			return err
 		}
-		return overwriteFile(path)
+		return overwriteFile(root, path)
 	})
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		err = nil // an editor tidies up, too
 	}
-	entries, readErr := os.ReadDir(dir)
+	entries, readErr := fs.ReadDir(root.FS(), ".")
 	errs := []error{err, readErr}
 	for _, e := range entries {
-		errs = append(errs, os.RemoveAll(filepath.Join(dir, e.Name())))
+		errs = append(errs, root.RemoveAll(e.Name()))
 	}
 	return errors.Join(errs...)
 }
 
 // overwriteFile writes zeros over a file, where it is: on a disk that writes in place, nothing is left of it.
-func overwriteFile(path string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+func overwriteFile(root *os.Root, path string) error {
+	f, err := root.OpenFile(path, os.O_WRONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		return nil // it is removed all the same
 	}
