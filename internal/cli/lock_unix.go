@@ -19,3 +19,16 @@ func lockFolder(dir string) (unlock func(), err error) {
 	_ = syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
 	return func() { f.Close() }, nil
 }
+
+// tryLockFolder is [lockFolder] that does not wait: free tells whether nobody had locked it.
+func tryLockFolder(dir string) (unlock func(), free bool) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, false
+	}
+	if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+		f.Close()
+		return nil, false
+	}
+	return func() { f.Close() }, true
+}
