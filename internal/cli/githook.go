@@ -57,7 +57,7 @@ type hookPlace struct {
 
 // findHook looks where git does. top is the work tree, empty where there is none.
 func findHook(ctx context.Context, top string) (hookPlace, error) {
-	elsewhere, err := setting(ctx, "--type=path", "core.hooksPath")
+	elsewhere, err := gitSetting(ctx, "--type=path", "core.hooksPath")
 	if err != nil {
 		return hookPlace{}, err
 	}

@@ -65,3 +65,14 @@ func gitPath(ctx context.Context, args ...string) (string, error) {
 	path := strings.TrimSuffix(string(out), "\n")
 	return strings.TrimSuffix(path, "\r"), nil
 }
+
+// gitSetting returns a setting of git, empty where there is none.
+func gitSetting(ctx context.Context, args ...string) (string, error) {
+	value, err := gitPath(ctx, append([]string{"config", "--get"}, args...)...)
+	const unset = 1
+	var failed gitError
+	if errors.As(err, &failed) && failed.code == unset {
+		return "", nil
+	}
+	return value, err
+}
