@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,21 +10,6 @@ import (
 	"github.com/vsecm/kubectl-vsecm/internal/problem"
 	"github.com/vsecm/kubectl-vsecm/internal/version"
 )
-
-// installPage says how Safe is installed and upgraded, and where this plugin comes from.
-const installPage = "https://github.com/vsecm/kubectl-vsecm/blob/main/docs/install.md"
-
-// reasonsPage says of each reason in a status what it means, and what to do about it.
-const reasonsPage = "https://github.com/vsecm/kubectl-vsecm/blob/main/docs/status.md"
-
-// errNoSafe says that Safe is not in the cluster, or not where it was looked for.
-var errNoSafe = errors.New("no Safe is installed")
-
-// noSafe is [errNoSafe], with what was looked for and how to install it.
-func noSafe(format string, args ...any) error {
-	return withHint(fmt.Errorf("%w: %w", errNoSafe, fmt.Errorf(format, args...)),
-		"is this the right cluster, and Safe's namespace? See --context and --safe-namespace. How to install Safe: %s", installPage)
-}
 
 // A skewTeller tells a person once that a Safe is too far from this plugin's version to be relied on. It is safe for
 // concurrent use.

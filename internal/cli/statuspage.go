@@ -11,6 +11,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/duration"
 )
 
+// reasonsPage says of each reason in a status what it means, and what to do about it.
+const reasonsPage = "https://github.com/vsecm/kubectl-vsecm/blob/main/docs/status.md"
+
 // print shows what was seen as a page: in short, the replicas, the sources, and what is amiss.
 func (o statusOptions) print(w io.Writer, l *look) error {
 	if said, p := o.verdict(l); said != "" {
