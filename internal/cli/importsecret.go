@@ -75,15 +75,6 @@ it was: the report says which.`,
 	return cmd
 }
 
-func minArgs(n int, names string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if len(args) >= n {
-			return nil
-		}
-		return withHint(fmt.Errorf("want %s, got %d arguments", names, len(args)), "see '%s --help'", cmd.CommandPath())
-	}
-}
-
 func (o *importSecretOptions) run(ctx context.Context) error {
 	if err := o.check(); err != nil {
 		return err

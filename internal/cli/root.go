@@ -274,6 +274,15 @@ func exactArgs(n int, names string) cobra.PositionalArgs {
 	}
 }
 
+func minArgs(n int, names string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) >= n {
+			return nil
+		}
+		return withHint(fmt.Errorf("want %s, got %d arguments", names, len(args)), "see '%s --help'", cmd.CommandPath())
+	}
+}
+
 // usageTemplate is cobra's without the connection flags, which 'options' lists,
 // as kubectl has it.
 const usageTemplate = `Usage:{{if or (not .HasAvailableSubCommands) (and .HasParent (ne .UseLine (printf "%s VERB" .CommandPath)))}}
