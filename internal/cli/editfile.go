@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -99,16 +98,11 @@ func (f manifestFlags) one(t *target) (encrypt.Manifest, error) {
 }
 
 func placesIn(ms []encrypt.Manifest) string {
-	const most = 10
-	var places []string
+	places := make([]string, len(ms))
 	for i, m := range ms {
-		if i == most {
-			places = append(places, fmt.Sprintf("and %d more", len(ms)-most))
-			break
-		}
-		places = append(places, m.Object.Namespace+"/"+m.Object.Name)
+		places[i] = m.Object.Namespace + "/" + m.Object.Name
 	}
-	return strings.Join(places, ", ")
+	return someOf(places)
 }
 
 // openExisting is [openTarget] for a file that has to be there, and that can be replaced: that is told before anybody

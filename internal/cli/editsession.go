@@ -314,21 +314,13 @@ func (e *editing) said() string {
 	}
 	var parts []string
 	if len(e.sealed) > 0 {
-		parts = append(parts, "sealed anew: "+shortList(e.sealed))
+		parts = append(parts, "sealed anew: "+someOf(e.sealed))
 	}
 	if len(gone) > 0 {
-		parts = append(parts, "removed: "+shortList(gone))
+		parts = append(parts, "removed: "+someOf(gone))
 	}
 	if len(parts) == 0 {
 		return "no value sealed anew"
 	}
 	return strings.Join(parts, "; ")
-}
-
-func shortList(names []string) string {
-	const most = 10
-	if len(names) > most {
-		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
-	}
-	return strings.Join(names, ", ")
 }

@@ -244,17 +244,11 @@ func ofSource(o *v1alpha1.EncryptedSecret, verb string) error {
 
 // keysOf names an object's keys.
 func keysOf(o *v1alpha1.EncryptedSecret) string {
-	const most = 10
 	keys := sortedKeys(o.Spec.EncryptedData)
-	more := ""
-	if len(keys) > most {
-		more = fmt.Sprintf(" and %d more", len(keys)-most)
-		keys = keys[:most]
-	}
-	if len(o.Spec.EncryptedData) == 1 {
+	if len(keys) == 1 {
 		return "key " + keys[0]
 	}
-	return "keys " + strings.Join(keys, ", ") + more
+	return "keys " + someOf(keys)
 }
 
 // tellLost names the keys that a replaced object has no more.

@@ -169,15 +169,6 @@ func lackOf(object *backup.Object) string {
 	return "did not open when the backup was made: " + someOf(lacks)
 }
 
-// someOf names keys, as far as they are not too many.
-func someOf(keys []string) string {
-	const most = 5
-	if len(keys) > most {
-		return fmt.Sprintf("%s and %d more", strings.Join(keys[:most], ", "), len(keys)-most)
-	}
-	return strings.Join(keys, ", ")
-}
-
 // plainObject returns an archived object as somebody would write it who applies it by hand: without its values, and
 // without what Safe, a source or kubectl noted on it.
 func plainObject(was *v1alpha1.EncryptedSecret) *v1alpha1.EncryptedSecret {

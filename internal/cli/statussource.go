@@ -84,13 +84,6 @@ func (f statusFault) String() string {
 	return b.String()
 }
 
-func counted(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
-}
-
 // argument is how 'sync' is told this source, behind a space; empty for those of a Safe on one machine.
 func (s sourceStatus) argument() string {
 	if !strings.Contains(s.Source, "/") {
