@@ -152,16 +152,11 @@ func (o *editOptions) inFile(ctx context.Context, p *project) error {
 		return err
 	}
 	s := o.session(o.what)
-	defer s.wipe()
 	if err := s.editor.check(); err != nil {
 		return err
 	}
 	opened, err := o.open(ctx, manifests)
-	defer func() {
-		for _, r := range opened.rs {
-			wipe(r.data)
-		}
-	}()
+	defer opened.wipe()
 	if err != nil {
 		return err
 	}
@@ -199,12 +194,6 @@ func (o *editOptions) session(title string) *editSession {
 	return &editSession{
 		streams: o.streams, editor: findEditor(), now: o.now, title: title, keyIn: slices.Contains(o.keys.files(), "-"),
 		folders: deskFolders(), fallback: os.TempDir(),
-	}
-}
-
-func (s *editSession) wipe() {
-	for _, e := range s.all {
-		e.plain.Wipe()
 	}
 }
 
@@ -248,6 +237,12 @@ func onlyKey(o *v1alpha1.EncryptedSecret) (id encrypt.KeyID, one bool) {
 type openedManifests struct {
 	rs  []revealed // in their order; theirs to wipe who opened them
 	own map[encrypt.KeyID]encrypt.Recipient
+}
+
+func (o openedManifests) wipe() {
+	for _, r := range o.rs {
+		wipe(r.data)
+	}
 }
 
 // open opens manifests with the key that was given, or has Safe do it. What was opened is returned after an error too.

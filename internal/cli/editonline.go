@@ -104,7 +104,6 @@ func (o *editOptions) inCluster(ctx context.Context, p *project) error {
 	defer c.close()
 	at := place{namespace, o.what}
 	s := o.session(at.String())
-	defer s.wipe()
 	if err := s.editor.check(); err != nil {
 		return err
 	}
@@ -113,11 +112,7 @@ func (o *editOptions) inCluster(ctx context.Context, p *project) error {
 		return err
 	}
 	opened, err := o.open(ctx, []encrypt.Manifest{{Object: is}})
-	defer func() {
-		for _, r := range opened.rs {
-			wipe(r.data)
-		}
-	}()
+	defer opened.wipe()
 	if err != nil {
 		return err
 	}
