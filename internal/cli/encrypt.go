@@ -50,7 +50,8 @@ With -w FILE, the manifest is created in the file, or merged into it: only the
 keys that are named change, and they are sealed for the scope, workloads and
 delivery that the manifest has. An unchanged value is sealed anew all the same,
 since only the private key could tell that it is unchanged: name the keys that
-changed, and the diff stays small.
+changed, and the diff stays small. Folders that FILE lacks are made, below the
+working directory or in the repository that it is in.
 
 With --template FILE, workloads do not get the values, but what the template
 makes of them: a URL, a file of configuration. The values are bound to it as
@@ -278,8 +279,9 @@ func (o *encryptOptions) runDocuments(ctx context.Context, p *project) error {
 		return err
 	}
 	var (
-		drafts  []*draft
-		skipped int
+		drafts   []*draft
+		skipped  int
+		reserved []string // labels and annotations that were left out
 	)
 	resolve := o.recipients.once(p)
 	seen := make(map[[2]string]*draft)
@@ -305,6 +307,10 @@ func (o *encryptOptions) runDocuments(ctx context.Context, p *project) error {
 				return fmt.Errorf("%s:%d: %w", s.File, s.Line, err)
 			}
 			for _, d := range more {
+				if secret := d.object.Spec.Secret; secret != nil {
+					labels, annotations := leaveOutReserved(&secret.Metadata)
+					reserved = append(append(reserved, labels...), annotations...)
+				}
 				name := [2]string{d.object.Namespace, d.object.Name}
 				if first := seen[name]; first != nil {
 					return d.wrap(fmt.Errorf("%s/%s stands in %s too", name[0], name[1], first.place))
@@ -327,6 +333,10 @@ func (o *encryptOptions) runDocuments(ctx context.Context, p *project) error {
 	}
 	if skipped > 0 {
 		fmt.Fprintln(o.streams.ErrOut, "note: documents of other kinds that were left out:", skipped)
+	}
+	if len(reserved) > 0 {
+		slices.Sort(reserved)
+		fmt.Fprintln(o.streams.ErrOut, "note: labels and annotations that Safe does not set were left out:", visible(someOf(slices.Compact(reserved))))
 	}
 	return targets.save(o.streams)
 }

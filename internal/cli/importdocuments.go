@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -141,21 +140,12 @@ func newImported(namespace, name string) *v1alpha1.EncryptedSecret {
 // deliverAs has the object delivered as the Kubernetes Secret that it was. Safe sets no label or annotation of Kubernetes'
 // own: with one, it would deliver nothing, so they are left out.
 func (c *importCandidate) deliverAs(d v1alpha1.SecretDelivery) {
-	d.Metadata.Labels, d.Metadata.Annotations = maps.Clone(d.Metadata.Labels), maps.Clone(d.Metadata.Annotations)
-	for _, of := range []struct {
-		what  string
-		names map[string]string
-	}{{"labels", d.Metadata.Labels}, {"annotations", d.Metadata.Annotations}} {
-		var left []string
-		for _, name := range slices.Sorted(maps.Keys(of.names)) {
-			if encrypt.ReservedMetadata(name) {
-				left = append(left, name)
-				delete(of.names, name)
-			}
-		}
-		if len(left) > 0 {
-			c.losef("%s that Safe does not set were left out: %s", of.what, someOf(left))
-		}
+	labels, annotations := leaveOutReserved(&d.Metadata)
+	if len(labels) > 0 {
+		c.losef("labels that Safe does not set were left out: %s", someOf(labels))
+	}
+	if len(annotations) > 0 {
+		c.losef("annotations that Safe does not set were left out: %s", someOf(annotations))
 	}
 	c.object.Spec.Secret = &d
 }

@@ -240,6 +240,7 @@ func (o validateOptions) check(p *project, rule encrypt.Rule, recipients []encry
 	}
 	for _, m := range ms.Objects {
 		c.faults = append(c.faults, m.CheckValues(o.now())...)
+		c.faults = append(c.faults, checkReserved(m)...)
 		c.faults = append(c.faults, p.checkKeys(m, recipients)...)
 	}
 	return c
