@@ -128,8 +128,23 @@ const maxTypedLine = 4095
 // errEmptyValue is what mostly was not meant.
 var errEmptyValue = errors.New("is empty")
 
-// askHidden asks twice, without echo, for a value of one line.
+// timesTyped is how often a value may be typed twice until both are the same.
+const timesTyped = 3
+
+var errTypedOtherwise = errors.New("the two values differ")
+
+// askHidden asks twice, without echo, for a value of one line, and once more for both where they differ.
 func (t *terminal) askHidden(name string) ([]byte, error) {
+	for times := 1; ; times++ {
+		value, err := t.askTwice(name)
+		if !errors.Is(err, errTypedOtherwise) || times == timesTyped {
+			return value, err
+		}
+		fmt.Fprintln(t.out, "they differ; once more")
+	}
+}
+
+func (t *terminal) askTwice(name string) ([]byte, error) {
 	value, err := t.readHidden("value of " + name + " (hidden): ")
 	if err != nil {
 		return nil, err
@@ -142,7 +157,7 @@ func (t *terminal) askHidden(name string) ([]byte, error) {
 	defer clear(again)
 	switch {
 	case !bytes.Equal(value, again):
-		err = errors.New("the two values differ")
+		err = errTypedOtherwise
 	case len(value) == 0:
 		err = withHint(fmt.Errorf("the value %w", errEmptyValue), "if an empty value is meant, say --from-literal KEY=")
 	case len(value) >= maxTypedLine:

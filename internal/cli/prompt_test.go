@@ -36,6 +36,10 @@ func at(t *testing.T, args ...string) *person {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Wide enough that no text that is looked for is broken.
+	if err := pty.Setsize(keyboard, &pty.Winsize{Rows: 24, Cols: 250}); err != nil {
+		t.Fatal(err)
+	}
 	p := &person{t: t, keyboard: keyboard, tty: tty, cmd: exec.Command("kubectl-vsecm", args...), ended: make(chan struct{})}
 	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = tty, tty, tty
 	p.cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true, Setctty: true}
@@ -147,6 +151,9 @@ func TestPromise01_TheHiddenPromptShowsNothing(t *testing.T) {
 	if code != exitOK || strings.Contains(screen, marker) {
 		t.Errorf("exit code %d, the screen shows:\n%s", code, screen)
 	}
+	if !strings.Contains(screen, "wrote db.yaml: shop/db (password)") {
+		t.Errorf("it does not say what it wrote:\n%s", screen)
+	}
 	if _, stdout, stderr := run(t, "", "reveal", "-f", "db.yaml", "--root-key", "key.txt", "--key", "password"); stdout != marker {
 		t.Errorf("sealed %q: %s", stdout, stderr)
 	}
@@ -180,6 +187,22 @@ func TestWithoutASourceThePromptAsksForKeysUntilThereAreNoMore(t *testing.T) {
 	}
 }
 
+func TestAMistypedValueIsAskedForAgain(t *testing.T) {
+	inFolder(t, nil)
+	p := at(t, "encrypt", "db", "-n", "shop", "--key", "password", "-w", "db.yaml")
+	p.typesHidden(firstPrompt, 1, marker+"\r")
+	p.typesHidden(secondPrompt, 1, marker+"x\r")
+	p.sees("they differ; once more", 1)
+	p.typesHidden(firstPrompt, 2, "other"+marker+"\r")
+	p.typesHidden(secondPrompt, 2, "other"+marker+"\r")
+	if code, screen := p.leaves(); code != exitOK || strings.Contains(screen, marker) {
+		t.Errorf("exit code %d, the screen shows:\n%s", code, screen)
+	}
+	if _, stdout, stderr := run(t, "", "reveal", "-f", "db.yaml", "--root-key", "key.txt", "--key", "password"); stdout != "other"+marker {
+		t.Errorf("sealed %q, stderr %s", stdout, stderr)
+	}
+}
+
 func TestAPromptThatIsNotAnsweredWellChangesNothing(t *testing.T) {
 	long := strings.Repeat("x", 5000)
 	for name, tt := range map[string]struct {
@@ -187,9 +210,11 @@ func TestAPromptThatIsNotAnsweredWellChangesNothing(t *testing.T) {
 		code   int
 		screen string
 	}{
-		"two values that differ": {func(p *person) {
-			p.typesHidden(firstPrompt, 1, marker+"\r")
-			p.typesHidden(secondPrompt, 1, marker+"x\r")
+		"two values that differ, however often": {func(p *person) {
+			for times := 1; times <= timesTyped; times++ {
+				p.typesHidden(firstPrompt, times, marker+"\r")
+				p.typesHidden(secondPrompt, times, marker+"x\r")
+			}
 		}, exitError, "error: the two values differ"},
 		"nothing, twice": {func(p *person) {
 			p.typesHidden(firstPrompt, 1, "\r")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -28,6 +29,7 @@ type target struct {
 	original         []byte // the file's text, as it was read
 	data             []byte // the same, with what was put
 	added            []*v1alpha1.EncryptedSecret
+	did              []string // what was put, for people
 }
 
 // openTarget reads the file, if there is one. A file with any fault is not
@@ -43,7 +45,7 @@ func openTarget(path, form, defaultNamespace string) (*target, error) {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return t, creatable(path)
+		return t, creatableBelow(path)
 	case err != nil:
 		return nil, err
 	case !info.Mode().IsRegular():
@@ -90,6 +92,8 @@ func mayWrite(path string, overwrite bool) error {
 	return nil
 }
 
+var errNoFolder = errors.New("there is no folder")
+
 // creatable tells early, and in plain words, why a new file cannot be made.
 func creatable(path string) error {
 	if _, err := os.Lstat(path); err == nil {
@@ -100,9 +104,60 @@ func creatable(path string) error {
 	}
 	dir := filepath.Dir(path)
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-		return withHint(fmt.Errorf("%s: there is no folder %s", path, dir), "make it first")
+		return withHint(fmt.Errorf("%s: %w %s", path, errNoFolder, dir), "make it first")
 	}
 	return nil
+}
+
+// creatableBelow is creatable for a file whose folder may be yet to be made: below the working directory, or in the
+// repository or project that this is in. Elsewhere a folder that is missing is more likely a wrong name.
+func creatableBelow(path string) error {
+	err := creatable(path)
+	if !errors.Is(err, errNoFolder) {
+		return err
+	}
+	there := filepath.Dir(path)
+	for nothingAt(there) {
+		there = filepath.Dir(there)
+	}
+	if info, failed := os.Stat(there); failed != nil || !info.IsDir() {
+		return err
+	}
+	ours, failed := ownGround()
+	if failed != nil {
+		return failed
+	}
+	if there, failed = realPath(there); failed != nil {
+		return failed
+	}
+	if below, failed := filepath.Rel(ours, there); failed != nil || !filepath.IsLocal(below) {
+		return err
+	}
+	return nil
+}
+
+func nothingAt(path string) bool {
+	_, err := os.Lstat(path)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// ownGround returns the folder of the repository or project that the working directory is in, or the working directory,
+// through no link.
+func ownGround() (string, error) {
+	here, err := realPath(".")
+	if err != nil {
+		return "", err
+	}
+	for dir := here; ; dir = filepath.Dir(dir) {
+		for _, mark := range []string{".git", encrypt.ProjectFile} {
+			if _, err := os.Lstat(filepath.Join(dir, mark)); err == nil {
+				return dir, nil
+			}
+		}
+		if dir == filepath.Dir(dir) {
+			return here, nil
+		}
+	}
 }
 
 // find returns the file's manifest of a name.
@@ -141,6 +196,11 @@ func (t *target) put(d *draft) error {
 	if err != nil {
 		return err
 	}
+	did := d.object.Namespace + "/" + d.object.Name
+	if len(d.values) > 0 {
+		did += " (" + someOf(slices.Sorted(maps.Keys(d.values))) + ")"
+	}
+	t.did = append(t.did, did)
 	if _, exists := t.find(d.object.Namespace, d.object.Name); exists {
 		edited, err := encrypt.SetValues(t.path, t.data, d.object.Namespace, d.object.Name, d.sealed, t.defaultNamespace)
 		if err != nil {
@@ -205,7 +265,16 @@ func marshalAll(objects []*v1alpha1.EncryptedSecret) ([]byte, error) {
 	return bytes.Join(texts, []byte("---\n")), err
 }
 
+// save writes what was put, and tells so.
 func (t *target) save(streams genericiooptions.IOStreams) error {
+	err := t.saveQuietly(streams)
+	if err == nil {
+		t.tell(streams)
+	}
+	return err
+}
+
+func (t *target) saveQuietly(streams genericiooptions.IOStreams) error {
 	text, err := t.text()
 	if err != nil {
 		return err
@@ -223,12 +292,27 @@ func (t *target) save(streams genericiooptions.IOStreams) error {
 	return nil
 }
 
+// tell says what was written, and where, to a person at a terminal.
+func (t *target) tell(streams genericiooptions.IOStreams) {
+	if t.path != "" && len(t.did) > 0 && screenOf(streams.ErrOut).columns > 0 {
+		prose(streams.ErrOut, "wrote %s: %s", t.path, someOf(t.did))
+	}
+}
+
 // write replaces what was read, and nothing else: an editor may have the file
 // open while somebody types a value.
 func (t *target) write(text []byte) error {
 	changed := withHint(errors.New("somebody else has changed the file meanwhile, and it is left as it is"), "do it again")
 	if !t.exists {
-		err := encrypt.CreateFile(t.path, text, 0o644)
+		made, err := makeFolders(filepath.Dir(t.path))
+		if err == nil {
+			err = encrypt.CreateFile(t.path, text, 0o644)
+		}
+		if err != nil {
+			for _, dir := range slices.Backward(made) {
+				_ = os.Remove(dir) // what is in it by now is not ours
+			}
+		}
 		if errors.Is(err, fs.ErrExist) {
 			return changed
 		}

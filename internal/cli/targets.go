@@ -73,7 +73,7 @@ func (ts *targets) save(streams genericiooptions.IOStreams) error {
 			undo = append(undo, func() error { return os.Remove(dir) })
 		}
 		if err == nil {
-			err = t.save(streams)
+			err = t.saveQuietly(streams)
 		}
 		if err != nil {
 			for _, u := range slices.Backward(undo) {
@@ -84,6 +84,16 @@ func (ts *targets) save(streams genericiooptions.IOStreams) error {
 			return err
 		}
 		undo = append(undo, t.restore)
+	}
+	const few = 5
+	for i, path := range paths {
+		if i == few {
+			if screenOf(streams.ErrOut).columns > 0 {
+				prose(streams.ErrOut, "wrote %d more files below %s", len(paths)-few, ts.folder)
+			}
+			break
+		}
+		ts.byPath[path].tell(streams)
 	}
 	return nil
 }

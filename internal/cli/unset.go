@@ -96,5 +96,6 @@ func (o unsetOptions) run() error {
 	if err != nil {
 		return err
 	}
+	t.did = []string{fmt.Sprintf("%s, without %s", at, someOf(o.keys))}
 	return t.save(o.streams)
 }
