@@ -60,7 +60,7 @@ func newOptions(streams genericiooptions.IOStreams) *cobra.Command {
 		Args:              noArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintf(streams.Out, "These flags go with any verb:\n\n%s", cmd.InheritedFlags().FlagUsagesWrapped(80))
+			_, err := fmt.Fprintf(streams.Out, "These flags go with any verb:\n\n%s", cmd.InheritedFlags().FlagUsagesWrapped(helpColumnsOf(streams.Out)))
 			return err
 		},
 	}

@@ -97,40 +97,52 @@ func New(streams genericiooptions.IOStreams) *cobra.Command {
 	cmd.SetOut(streams.Out)
 	cmd.SetErr(streams.ErrOut)
 	cmd.SetFlagErrorFunc(flagError)
-	cmd.SetUsageTemplate(usageTemplate)
 	conn.addFlags(cmd.PersistentFlags())
 	completeConnection(cmd, conn)
-	cmd.AddCommand(
-		newKeygen(streams),
-		newEncrypt(streams, conn),
-		newEdit(streams, conn),
-		newSet(streams, conn),
-		newUnset(streams),
-		newInspect(streams),
-		newValidate(streams),
-		newGit(streams),
-		newReveal(streams, conn),
-		newRegister(streams, conn),
-		newList(streams, conn),
-		newDelete(streams, conn),
-		newRecipient(streams, conn),
-		newStatus(streams, conn),
-		newUnseal(streams, conn),
-		newSeal(streams, conn),
-		newRestore(streams, conn),
-		newImport(streams, conn),
-		newBackup(streams, conn),
-		newRekey(streams, conn),
-		newReencrypt(streams, conn),
-		newSync(streams, conn),
+	groups := []verbGroup{
+		{"Write secrets:", []*cobra.Command{
+			newEncrypt(streams, conn),
+			newSet(streams, conn),
+			newUnset(streams),
+			newEdit(streams, conn),
+			newRegister(streams, conn),
+			newKeygen(streams),
+			newRecipient(streams, conn),
+		}},
+		{"Check them, commit them, and come from other tools:", []*cobra.Command{
+			newValidate(streams),
+			newGit(streams),
+			newImport(streams, conn),
+		}},
+		{"Look at them:", []*cobra.Command{
+			newStatus(streams, conn),
+			newList(streams, conn),
+			newInspect(streams),
+			newReveal(streams, conn),
+		}},
+		{"Operate Safe:", []*cobra.Command{
+			newUnseal(streams, conn),
+			newSeal(streams, conn),
+			newSync(streams, conn),
+			newDelete(streams, conn),
+			newBackup(streams, conn),
+			newRestore(streams, conn),
+			newRekey(streams, conn),
+			newReencrypt(streams, conn),
+		}},
+	}
+	help := newHelp(cmd)
+	groups = append(groups, verbGroup{"Other verbs:", []*cobra.Command{
 		newOptions(streams),
 		newVersion(streams),
 		newCompletion(streams),
-	)
-	completeSafeNamespaces(cmd, conn)
-	help := newHelp(cmd)
+		help,
+	}})
 	cmd.SetHelpCommand(help)
-	dress(append(cmd.Commands(), help))
+	cmd.AddCommand(verbsIn(groups)...)
+	setHelp(cmd, groups)
+	completeSafeNamespaces(cmd, conn)
+	dress(cmd.Commands())
 	return cmd
 }
 
@@ -207,12 +219,12 @@ func withHint(err error, format string, args ...any) error {
 
 func report(w io.Writer, err error) {
 	for line := range strings.SplitSeq(err.Error(), "\n") {
-		fmt.Fprintln(w, "error:", visible(line))
+		prose(w, "error: %s", line)
 	}
 	told := make(map[string]bool)
 	for _, hint := range hintsOf(err) {
 		if !told[hint] {
-			fmt.Fprintln(w, "hint:", visible(hint))
+			prose(w, "hint: %s", hint)
 		}
 		told[hint] = true
 	}
@@ -282,22 +294,3 @@ func minArgs(n int, names string) cobra.PositionalArgs {
 		return withHint(fmt.Errorf("want %s, got %d arguments", names, len(args)), "see '%s --help'", cmd.CommandPath())
 	}
 }
-
-// usageTemplate is cobra's without the connection flags, which 'options' lists,
-// as kubectl has it.
-const usageTemplate = `Usage:{{if or (not .HasAvailableSubCommands) (and .HasParent (ne .UseLine (printf "%s VERB" .CommandPath)))}}
-  {{.UseLine}}{{end}}{{if .HasAvailableSubCommands}}
-  {{.CommandPath}} VERB{{end}}{{if .HasExample}}
-
-Examples:
-{{.Example}}{{end}}{{if .HasAvailableSubCommands}}
-
-Verbs:{{range .Commands}}{{if (or .IsAvailableCommand (eq .Name "help"))}}
-  {{rpad .Name .NamePadding }} {{.Short}}{{end}}{{end}}{{end}}{{if and .HasAvailableLocalFlags .HasParent}}
-
-Flags:
-{{.LocalFlags.FlagUsagesWrapped 80 | trimTrailingWhitespaces}}{{end}}{{if .HasAvailableSubCommands}}
-
-Use "{{.CommandPath}} VERB --help" for more about a verb, and
-"{{.Root.CommandPath}} options" for the flags that say how to reach the cluster.{{end}}
-`
