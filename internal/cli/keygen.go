@@ -108,7 +108,9 @@ func (o keygenOptions) run(changed func(flag string) bool) error {
 		return err
 	}
 	// A hybrid recipient has 1,959 characters: nobody compares those.
-	prose(o.streams.ErrOut, "note: wrote %s; the key's id is %s", o.file, key.KeyID())
+	if screenOf(o.streams.ErrOut).columns > 0 {
+		prose(o.streams.ErrOut, "wrote %s: key %s", o.file, key.KeyID())
+	}
 	_, err = fmt.Fprintln(o.streams.Out, key.Recipient())
 	return err
 }
