@@ -47,7 +47,8 @@ Files are decrypted by vsecm-sops, which is an archive of its own beside the
 plugin's, or by sops (3.9 or later). They come through a pipe, and no plaintext
 is written anywhere. The age key is that of -i; without it, SOPS finds its keys
 as ever: $SOPS_AGE_KEY_FILE, $SOPS_AGE_KEY, ~/.config/sops/age/keys.txt, PGP,
-or the services of clouds that the file names. Only import files that you trust.
+or the services of clouds that the file names; a Vault if it is $VAULT_ADDR, or
+in $SOPS_HC_VAULT_ALLOWLIST. Only import files that you trust.
 
 What names no namespace gets that of -n, of the rule that .vsecm.yaml has for
 its file, or the kubeconfig's. Values are sealed to the recipients that

@@ -25,7 +25,7 @@ const planted = "hunter2-is-the-password"
 
 var plays = map[string]func(args []string) int{
 	"arguments": func(args []string) int {
-		os.Stdout.WriteString(strings.Join(args, "\n") + "\n" + os.Getenv("SOPS_AGE_KEY_FILE"))
+		os.Stdout.WriteString(strings.Join(args, "\n") + "\n" + os.Getenv("SOPS_AGE_KEY_FILE") + "\n" + os.Getenv("SOPS_HC_VAULT_ALLOWLIST"))
 		return 0
 	},
 	"flood": func([]string) int {
@@ -66,6 +66,8 @@ func player(t *testing.T, play string) *Program {
 }
 
 func TestProgramIsCalledAsSOPSIs(t *testing.T) {
+	t.Setenv("SOPS_HC_VAULT_ALLOWLIST", "")
+	t.Setenv("VAULT_ADDR", "")
 	out, err := player(t, "arguments").Decrypt(t.Context(), "--rotate", Dotenv)
 	if err != nil {
 		t.Fatal(err)
@@ -74,9 +76,27 @@ func TestProgramIsCalledAsSOPSIs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "decrypt\n--input-type\ndotenv\n--output-type\ndotenv\n" + filepath.Join(folder, "--rotate") + "\nkeys.txt"
+	want := "decrypt\n--input-type\ndotenv\n--output-type\ndotenv\n" + filepath.Join(folder, "--rotate") + "\nkeys.txt\nnone"
 	if string(out) != want {
 		t.Errorf("got %q, want %q", out, want)
+	}
+}
+
+func TestAFileDoesNotSayWhereTheTokenOfVaultGoes(t *testing.T) {
+	for name, c := range map[string]struct{ address, own, want string }{
+		"no Vault":            {"", "", "none"},
+		"a Vault":             {"https://vault.test", "", "https://vault.test"},
+		"everywhere":          {"all", "", "none"},
+		"the caller's choice": {"https://vault.test", "all", "all"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("VAULT_ADDR", c.address)
+			t.Setenv("SOPS_HC_VAULT_ALLOWLIST", c.own)
+			out, err := player(t, "arguments").Decrypt(t.Context(), "file", YAML)
+			if lines := strings.Split(string(out), "\n"); err != nil || lines[len(lines)-1] != c.want {
+				t.Errorf("got %q, %v", out, err)
+			}
+		})
 	}
 }
 
