@@ -134,7 +134,7 @@ func TestImportOfOneBadSecretOfVaultHarmsOnlyThat(t *testing.T) {
 	}
 	for path, want := range map[string]string{
 		"a/good": "imported ", "a/deleted": "left its newest version is deleted", "a/destroyed": "left its newest version is destroyed",
-		"a/denied": "failed Vault denies", "a/My_Name": "failed no object may be called", "a/empty": "left it holds no value",
+		"a/denied": "failed permission denied", "a/My_Name": "failed no object may be called", "a/empty": "left it holds no value",
 		"a/keys": `imported keys that Kubernetes does not take were left out: "a b"`, "B/x": "failed no namespace may be called", "other": "left no --map matches",
 		"a/big": "failed ", "ops/": "failed its secrets could not be listed", "a/same-x": "imported ", "a/same/x": "failed the object of this name is made of secret/a/same-x",
 	} {
@@ -173,12 +173,12 @@ func TestImportOfVaultSaysWhatIsWrong(t *testing.T) {
 		"a bad pattern":           {args: []string{"secret", "--map", "{namspace}/{name}"}, want: "--map: "},
 		"two namespaces":          {args: []string{"secret", "-n", "a", "-n", "b"}, want: "one namespace", hint: "--map"},
 		"no mount":                {args: []string{"-n", "a"}, want: "want the MOUNT"},
-		"a mount that is not":     {args: []string{"none", "-n", "a"}, want: "denies permission", hint: "vault secrets list"},
+		"a mount that is not":     {args: []string{"none", "-n", "a"}, want: "permission denied", hint: "vault secrets list"},
 		"version 1":               {args: []string{"old", "-n", "a"}, want: "version 1", hint: "enable-versioning"},
 		"another engine":          {args: []string{"pki", "-n", "a"}, want: "not a KV", hint: "vault secrets list"},
 		"nothing there":           {args: []string{"secret/none", "-n", "a"}, want: "there is no secret in secret/none", hint: "vault kv list secret"},
 		"no token":                {args: []string{"secret", "-n", "a"}, env: [2]string{"VAULT_TOKEN", ""}, want: "there is no token", hint: "vault login"},
-		"another token":           {args: []string{"secret", "-n", "a"}, env: [2]string{"VAULT_TOKEN", "hvs.other"}, want: "denies permission", hint: "vault token lookup"},
+		"another token":           {args: []string{"secret", "-n", "a"}, env: [2]string{"VAULT_TOKEN", "hvs.other"}, want: "permission denied", hint: "vault token lookup"},
 		"an unknown certificate":  {args: []string{"secret", "-n", "a"}, env: [2]string{"VAULT_CACERT", ""}, want: "certificate", hint: "VAULT_CACERT"},
 		"an address in the clear": {args: []string{"secret", "-n", "a"}, env: [2]string{"VAULT_ADDR", "http://vault.example.com"}, want: "in the clear", hint: "https"},
 		"sealed":                  {args: []string{"secret", "-n", "a"}, answer: sealed, want: "Vault is sealed", hint: "unseal"},

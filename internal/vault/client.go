@@ -16,13 +16,13 @@ import (
 
 var (
 	// ErrSealed: Vault is sealed or not initialised.
-	ErrSealed = errors.New("Vault is sealed: it answers when somebody has unsealed it")
+	ErrSealed = errors.New("this Vault is sealed: it answers when somebody has unsealed it")
 	// ErrDenied: the token is not valid, or has no right to what was asked for.
-	ErrDenied = errors.New("Vault denies permission")
+	ErrDenied = errors.New("permission denied by Vault")
 	// ErrNotFound: there is nothing of that path.
-	ErrNotFound = errors.New("Vault has nothing there")
+	ErrNotFound = errors.New("no such path in Vault")
 	// ErrRedirect: another server is to be asked, which is not done.
-	ErrRedirect = errors.New("Vault refers to another server")
+	ErrRedirect = errors.New("a redirect from Vault to another server")
 	// ErrUnreachable: no answer came, or none that is Vault's.
 	ErrUnreachable = errors.New("no answer from Vault")
 )

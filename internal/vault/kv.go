@@ -25,7 +25,7 @@ var (
 	// ErrDestroyed: the newest version of a secret was destroyed.
 	ErrDestroyed = errors.New("its newest version is destroyed")
 	// ErrPath: a path of which the HTTP API cannot speak.
-	ErrPath = errors.New("a part of its path is empty, . or ..")
+	ErrPath = errors.New("a part of its path is empty, '.' or '..'")
 	// ErrTooMany: there are more paths than are read.
 	ErrTooMany = errors.New("more secrets than are imported at once")
 )
