@@ -15,6 +15,7 @@ import (
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/controlplane"
+	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
 
 // TestMain makes this binary be kubectl-vsecm too: for the scripts, and, since
@@ -87,4 +88,18 @@ func TestScripts(t *testing.T) {
 			return os.WriteFile(filepath.Join(env.WorkDir, ".home", "malformed"), []byte("{{{ this is no kubeconfig"), 0o600)
 		},
 	})
+}
+
+func newKey(t *testing.T) *unseal.RootKey {
+	t.Helper()
+	key, err := unseal.Generate(false)
+	check(t, err)
+	return key
+}
+
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
 }

@@ -316,20 +316,6 @@ func addresses(replicas ...*realSafe) string {
 	return strings.Join(all, ",")
 }
 
-func newKey(t *testing.T) *unseal.RootKey {
-	t.Helper()
-	key, err := unseal.Generate(false)
-	check(t, err)
-	return key
-}
-
-func check(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 func waitFor(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
