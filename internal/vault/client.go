@@ -34,6 +34,8 @@ const (
 	maxAnswer = 32 << 20
 	// retries is how often a call is made again of which nobody knows how it ended, or that was too many.
 	retries = 3
+	// longestWait is how long a server can have a call wait before it is made again.
+	longestWait = 30 * time.Second
 )
 
 // A Client asks one Vault.
@@ -50,6 +52,9 @@ func New(s *Settings) *Client {
 	again := retryablehttp.NewClient()
 	again.HTTPClient = &http.Client{Transport: transport, Timeout: timeout, CheckRedirect: sameServer}
 	again.RetryMax, again.RetryWaitMin, again.RetryWaitMax = retries, 200*time.Millisecond, 5*time.Second
+	again.Backoff = func(least, most time.Duration, attempt int, response *http.Response) time.Duration {
+		return min(retryablehttp.DefaultBackoff(least, most, attempt, response), longestWait)
+	}
 	again.Logger = nil // it would print addresses to standard error
 	again.ErrorHandler = retryablehttp.PassthroughErrorHandler
 	return &Client{settings: *s, http: again}

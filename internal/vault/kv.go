@@ -130,7 +130,7 @@ func (c *Client) List(ctx context.Context, m Mount, below string) (paths []strin
 			return nil, nil, fmt.Errorf("%w: folders stand %d deep in each other", ErrTooMany, depth)
 		}
 		var next []string
-		for _, found := range each(ctx, folders, func(folder string) ([]string, error) { return c.names(ctx, m, folder) }) {
+		for found := range c.folders(ctx, m, folders) {
 			switch err := found.err; {
 			case errors.Is(err, ErrNotFound):
 				continue // an empty mount, a secret, or a folder that has gone meanwhile
@@ -159,6 +159,19 @@ func (c *Client) List(ctx context.Context, m Mount, below string) (paths []strin
 	}
 	slices.Sort(paths)
 	return paths, failures, nil
+}
+
+// folders lists folders, a few at a time, and yields them in order: all of them would be as much as a server likes.
+func (c *Client) folders(ctx context.Context, m Mount, folders []string) iter.Seq[answer[[]string]] {
+	return func(yield func(answer[[]string]) bool) {
+		for some := range slices.Chunk(folders, atOnce) {
+			for _, found := range each(ctx, some, func(folder string) ([]string, error) { return c.names(ctx, m, folder) }) {
+				if !yield(found) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // alone tells whether an error is about one path and no more.

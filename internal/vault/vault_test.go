@@ -260,6 +260,14 @@ func TestWhatFailsForAMomentIsAskedAgain(t *testing.T) {
 	}
 }
 
+func TestAServerDoesNotHaveUsWaitForever(t *testing.T) {
+	c := New(&Settings{})
+	busy := &http.Response{StatusCode: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"86400"}}}
+	if wait := c.http.Backoff(0, time.Second, 1, busy); wait != longestWait {
+		t.Errorf("waits %s", wait)
+	}
+}
+
 func TestReadAllKeepsOrderAndReadsFewAhead(t *testing.T) {
 	s := vaultserver.Start(t, false)
 	var paths []string
@@ -288,6 +296,13 @@ func TestReadAllKeepsOrderAndReadsFewAhead(t *testing.T) {
 	}
 	if asked := len(s.Asked()) - before; asked != atOnce {
 		t.Errorf("%d were read ahead", asked)
+	}
+	before = len(s.Asked())
+	for range c.folders(t.Context(), m, paths) {
+		break
+	}
+	if asked := len(s.Asked()) - before; asked != atOnce {
+		t.Errorf("%d folders were listed ahead", asked)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
