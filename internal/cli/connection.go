@@ -60,7 +60,7 @@ func newOptions(streams genericiooptions.IOStreams) *cobra.Command {
 		Args:              noArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintf(streams.Out, "These flags go with any verb:\n\n%s", cmd.InheritedFlags().FlagUsagesWrapped(helpColumnsOf(streams.Out)))
+			_, err := fmt.Fprintf(streams.Out, "These flags go with any verb:\n\n%s\n", flagUsages(cmd.InheritedFlags(), helpColumnsOf(streams.Out)))
 			return err
 		},
 	}

@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 const moreHelp = `Use "%s --help" for more about a verb, and
@@ -90,12 +91,26 @@ func usage(c *cobra.Command, groups []verbGroup, columns int) string {
 		}
 	}
 	if c.HasParent() && c.HasAvailableLocalFlags() {
-		fmt.Fprintf(&b, "\nFlags:\n%s\n", strings.TrimRight(c.LocalFlags().FlagUsagesWrapped(columns), "\n"))
+		fmt.Fprintf(&b, "\nFlags:\n%s\n", flagUsages(c.LocalFlags(), columns))
 	}
 	if len(groups) > 0 {
 		fmt.Fprintf(&b, "\n%s\n", reflowed(fmt.Sprintf(moreHelp, verb, c.Root().CommandPath()), columns))
 	}
 	return b.String()
+}
+
+// flagUsages describes flags. On a narrow screen, what a flag does stands below it.
+func flagUsages(flags *pflag.FlagSet, columns int) string {
+	if columns >= helpColumns {
+		return strings.TrimRight(flags.FlagUsagesWrapped(columns), "\n")
+	}
+	var b strings.Builder
+	for line := range strings.Lines(flags.FlagUsages()) {
+		flag, does, _ := strings.Cut(strings.TrimSpace(line), "   ")
+		b.WriteString(hanging("  ", "      ", flag, columns))
+		b.WriteString(hanging("      ", "      ", strings.TrimSpace(does), columns))
+	}
+	return strings.TrimRight(b.String(), "\n")
 }
 
 // hanging returns lines of a text that begins behind first, and goes on behind rest.

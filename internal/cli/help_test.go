@@ -71,3 +71,28 @@ func TestVisibleLeavesNothingThatATerminalObeys(t *testing.T) {
 		}
 	}
 }
+
+func TestHelpFlowsOnANarrowScreen(t *testing.T) {
+	const text = "Encrypt values into an EncryptedSecret that is safe\nto commit.\n\n  # A comment that is longer than the screen\n  command that stays whole, however long it is"
+	if got, want := reflowed(text, 40), `Encrypt values into an EncryptedSecret
+that is safe to commit.
+
+  # A comment that is longer than the
+  # screen
+  command that stays whole, however long it is`; got != want {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+	root := New(genericiooptions.IOStreams{In: strings.NewReader(""), Out: new(bytes.Buffer), ErrOut: new(bytes.Buffer)})
+	var check func(cmd *cobra.Command)
+	check = func(cmd *cobra.Command) {
+		for line := range strings.Lines(flagUsages(cmd.LocalFlags(), 40)) {
+			if n := utf8.RuneCountInString(strings.TrimRight(line, "\n")); n > 40 && strings.Contains(strings.TrimSpace(line), " ") {
+				t.Errorf("%s: %d columns: %s", cmd.CommandPath(), n, line)
+			}
+		}
+		for _, verb := range cmd.Commands() {
+			check(verb)
+		}
+	}
+	check(root)
+}

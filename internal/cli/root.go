@@ -109,7 +109,7 @@ func New(streams genericiooptions.IOStreams) *cobra.Command {
 			newKeygen(streams),
 			newRecipient(streams, conn),
 		}},
-		{"Check them, commit them, and come from other tools:", []*cobra.Command{
+		{"Check, commit and import:", []*cobra.Command{
 			newValidate(streams),
 			newGit(streams),
 			newImport(streams, conn),
