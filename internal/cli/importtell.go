@@ -78,6 +78,8 @@ func (i *importing) table(s importSummary, besides []string) error {
 	often := oftenSaid(s.Secrets)
 	rows := newTable(out)
 	rows.header([]string{"SECRET", "NAMESPACE", "NAME", "RESULT", "WHY"})
+	rows.flows()
+	rows.may("NAMESPACE")
 	for _, said := range s.Secrets {
 		why := slices.DeleteFunc(slices.Clone(said.Notes), func(note string) bool { return often[note] > 0 })
 		if said.Why != "" {
@@ -119,7 +121,7 @@ func oftenSaid(all []imported) map[string]int {
 }
 
 func (i *importing) tellNotes(often map[string]int, besides []string) {
-	tell := func(note string) { fmt.Fprintln(i.streams.ErrOut, "note:", visible(note)) }
+	tell := func(note string) { prose(i.streams.ErrOut, "note: %s", note) }
 	for _, note := range slices.Sorted(maps.Keys(often)) {
 		tell(fmt.Sprintf("of %d secrets: %s", often[note], note))
 	}

@@ -78,6 +78,8 @@ func (r *restoring) print(s restoreSummary) error {
 	}
 	others := newTable(r.o.streams.Out)
 	others.header([]string{"NAMESPACE", "NAME", "RESULT", "WHY"})
+	others.flows()
+	others.may("NAMESPACE")
 	for _, said := range s.Secrets {
 		// What a dry run is for is to see what would be done.
 		if said.Result == resultUnchanged || said.Result == resultRestored && said.Why == "" && !s.DryRun {
@@ -96,14 +98,14 @@ func (r *restoring) note() {
 	for _, said := range r.outcomes {
 		if said.hint != "" && !hints[said.hint] {
 			hints[said.hint] = true
-			fmt.Fprintln(r.o.streams.ErrOut, "note:", visible(said.hint))
+			prose(r.o.streams.ErrOut, "note: %s", said.hint)
 		}
 		if said.source != "" && said.Result == resultRestored {
 			sources[said.source] = true
 		}
 	}
 	if r.o.apply && len(sources) > 0 {
-		fmt.Fprintf(r.o.streams.ErrOut, "note: some came from git: %s. A source takes over no object that somebody applied: once their manifests are restored there, with --to-dir, and pushed, delete these with 'kubectl vsecm delete'\n",
+		prose(r.o.streams.ErrOut, "note: some came from git: %s. A source takes over no object that somebody applied: once their manifests are restored there, with --to-dir, and pushed, delete these with 'kubectl vsecm delete'",
 			visible(strings.Join(slices.Sorted(maps.Keys(sources)), ", ")))
 	}
 }

@@ -124,3 +124,23 @@ func TestAPageIsCutAtTheEndOfTheScreen(t *testing.T) {
 		}
 	}
 }
+
+func TestSentencesAtTheEndOfARowStayInTheirPlace(t *testing.T) {
+	for columns, want := range map[int]string{
+		0:  "NAMESPACE   NAME   WHY\nshop        db     it stands there already, and is another one\n",
+		44: "NAMESPACE   NAME   WHY\nshop        db     it stands there already,\n                   and is another one\n",
+		40: "NAME   WHY\ndb     it stands there already, and is\n       another one\n(too narrow for NAMESPACE)\n",
+		20: "NAME   WHY\ndb     it stands there already, and is another one\n(too narrow for\nNAMESPACE)\n",
+	} {
+		var out bytes.Buffer
+		tb := newTable(painted{&out, screen{columns: columns}})
+		tb.header([]string{"NAMESPACE", "NAME", "WHY"})
+		tb.flows()
+		tb.may("NAMESPACE")
+		check(t, tb.row([]string{"shop", "db", "it stands there already, and is another one"}))
+		check(t, tb.flush())
+		if got := out.String(); got != want {
+			t.Errorf("%d columns: got\n%s", columns, got)
+		}
+	}
+}

@@ -19,6 +19,7 @@ type table struct {
 	head     []string
 	rows     [][]string
 	optional []string // the first to go first
+	flow     bool     // the last column is sentences
 }
 
 func newTable(w io.Writer) *table { return &table{w: w, screen: screenOf(w), gap: 3} }
@@ -27,6 +28,9 @@ func (t *table) header(cells []string) { t.head = cells }
 
 // may names the columns that may be left out, the first of which goes first.
 func (t *table) may(leaveOut ...string) { t.optional = leaveOut }
+
+// flows has the last column be several lines in its place, where the screen is too narrow for it.
+func (t *table) flows() { t.flow = true }
 
 // row adds a row. What cells come from elsewhere gives a terminal nothing to obey.
 func (t *table) row(cells []string) error {
@@ -67,10 +71,18 @@ func (t *table) flush() error {
 	return err
 }
 
+// flowing is how narrow a column of sentences may become, in characters.
+const flowing = 24
+
 // line writes the cells of a row. What comes last is followed by no blanks.
 func (t *table) line(out *bytes.Buffer, cells []string, widths []int, paint func(i int, cell string) paint) {
+	at := 0
 	for i, cell := range cells {
+		if i == len(t.head)-1 && t.flow && t.screen.columns-at >= flowing {
+			cell = strings.ReplaceAll(wrapped(cell, t.screen.columns-at), "\n", "\n"+strings.Repeat(" ", at))
+		}
 		out.WriteString(t.screen.show(paint(i, cell), cell))
+		at += widths[i] + t.gap
 		if i < len(cells)-1 {
 			out.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+t.gap))
 		}
@@ -98,7 +110,11 @@ func (t *table) fit() (lacks []string) {
 	all := t.head
 	for _, name := range t.optional {
 		width := -t.gap
-		for _, w := range t.widths() {
+		widths := t.widths()
+		for i, w := range widths {
+			if t.flow && i == len(widths)-1 {
+				w = min(w, flowing)
+			}
 			width += w + t.gap
 		}
 		if t.screen.columns == 0 || width <= t.screen.columns {
