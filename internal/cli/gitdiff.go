@@ -61,7 +61,7 @@ func (o gitDiffOptions) run(ctx context.Context) error {
 		return err
 	}
 	if _, err := runGit(ctx, "rev-parse", "--git-dir"); err != nil {
-		return err
+		return withHint(err, "run it inside of a repository")
 	}
 	color := o.colored(ctx)
 	keys, err := o.keys.open(o.streams)

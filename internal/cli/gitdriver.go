@@ -83,7 +83,7 @@ func (d diffDriver) place() string {
 // check tells what stands in the way.
 func (d diffDriver) check(ctx context.Context) error {
 	if d.command != "" && !d.ours() {
-		return withHint(fmt.Errorf("%s is set to a command that is not from here", driverSetting), "git config --unset %s", driverSetting)
+		return withHint(fmt.Errorf("%s is set already, to a command that this plugin has not made", driverSetting), "if nobody needs it: git config --unset %s", driverSetting)
 	}
 	if d.committed || bytes.Contains(d.text, []byte(attributesBegin)) {
 		return nil

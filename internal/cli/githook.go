@@ -145,7 +145,7 @@ func (h hookPlace) obstacle() error {
 	case h.lefthook():
 		return withHint(fmt.Errorf("%s is lefthook's", h.file), "add a command to pre-commit in lefthook.yml: run: %s", hookLine)
 	}
-	return withHint(fmt.Errorf("%s is there, and not from here", h.file), "add a line to it: %s", line)
+	return withHint(fmt.Errorf("there is a hook already, %s, which this plugin has not made", h.file), "add a line to it: %s", line)
 }
 
 // install writes our hook; obstacle was nil. It tells whether anything changed.

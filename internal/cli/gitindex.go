@@ -127,7 +127,7 @@ func (x *gitIndex) read(ctx context.Context, file string, most int) ([]byte, err
 }
 
 // errNotHere says that an object is not in the repository, such as in a partial clone.
-var errNotHere = errors.New("not in this repository")
+var errNotHere = errors.New("git has no content of it here, as in a partial clone: check it out first")
 
 // blobs gives the content of objects to each, in their order. Content that each leaves is passed over; an object that
 // is not there has size -1. All goes through one process, which is asked ahead.

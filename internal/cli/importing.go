@@ -178,7 +178,7 @@ func stamp(at time.Time) string {
 func (i *importing) one(ctx context.Context, c importCandidate, said *imported) error {
 	at := place{said.Namespace, said.Name}
 	if other, taken := i.from[at]; taken {
-		said.Why = "the object of this name is made of " + other
+		said.Why = "the object of this name is made of " + other + " already"
 		return nil
 	}
 	i.from[at] = c.source

@@ -136,7 +136,7 @@ func TestImportOfOneBadSecretOfVaultHarmsOnlyThat(t *testing.T) {
 		"a/good": "imported ", "a/deleted": "left its newest version is deleted", "a/destroyed": "left its newest version is destroyed",
 		"a/denied": "failed permission denied", "a/My_Name": "failed no object may be called", "a/empty": "left it holds no value",
 		"a/keys": `imported keys that Kubernetes does not take were left out: "a b"`, "B/x": "failed no namespace may be called", "other": "left no --map matches",
-		"a/big": "failed ", "ops/": "failed its secrets could not be listed", "a/same-x": "imported ", "a/same/x": "failed the object of this name is made of secret/a/same-x",
+		"a/big": "failed ", "ops/": "failed its secrets could not be listed", "a/same-x": "imported ", "a/same/x": "failed the object of this name is made of secret/a/same-x already",
 	} {
 		if !strings.HasPrefix(said[path], want) {
 			t.Errorf("%s: %q, want %q", path, said[path], want)

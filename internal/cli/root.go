@@ -55,15 +55,15 @@ func Main(ctx context.Context, args []string, streams genericiooptions.IOStreams
 		return exitOK
 	}
 	if errors.Is(err, errSealed) {
-		fmt.Fprintln(streams.ErrOut, "note: sealed; 'kubectl vsecm unseal' gives it the root key")
+		prose(streams.ErrOut, "note: sealed; 'kubectl vsecm unseal' gives it the root key")
 		return exitSealed
 	}
 	if errors.Is(err, errMoreShares) {
-		fmt.Fprintln(streams.ErrOut, "note: the share counts; the next holder's is needed")
+		prose(streams.ErrOut, "note: the share counts; the next holder's is needed")
 		return exitSealed
 	}
 	if errors.Is(err, errMoreKeys) {
-		fmt.Fprintln(streams.ErrOut, "note: the key is kept for 15 minutes; the other one is needed too, since a re-key is under way")
+		prose(streams.ErrOut, "note: the key is kept for 15 minutes; the other one is needed too, since a re-key is under way")
 		return exitSealed
 	}
 	if errors.Is(err, errSomeLeft) {
@@ -282,7 +282,7 @@ func exactArgs(n int, names string) cobra.PositionalArgs {
 		if len(args) == n {
 			return nil
 		}
-		return withHint(fmt.Errorf("want %s, got %d arguments", names, len(args)), "see '%s --help'", cmd.CommandPath())
+		return withHint(fmt.Errorf("want %s, got %s", names, counted(len(args), "argument")), "see '%s --help'", cmd.CommandPath())
 	}
 }
 
@@ -291,6 +291,6 @@ func minArgs(n int, names string) cobra.PositionalArgs {
 		if len(args) >= n {
 			return nil
 		}
-		return withHint(fmt.Errorf("want %s, got %d arguments", names, len(args)), "see '%s --help'", cmd.CommandPath())
+		return withHint(fmt.Errorf("want %s, got %s", names, counted(len(args), "argument")), "see '%s --help'", cmd.CommandPath())
 	}
 }

@@ -37,12 +37,7 @@ Exit codes: 0 done, 1 error. After an error the file is as it was.`,
 
   # In a file of several manifests
   kubectl vsecm unset secrets/all.yaml user password --name db -n shop`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) < 2 {
-				return exactArgs(2, "a FILE and a KEY")(cmd, args)
-			}
-			return nil
-		},
+		Args: minArgs(2, "a FILE and a KEY"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			o.file, o.keys = args[0], args[1:]
 			return o.run()
