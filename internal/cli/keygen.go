@@ -107,10 +107,12 @@ func (o keygenOptions) run(changed func(flag string) bool) error {
 		}
 		return err
 	}
+	if _, err := fmt.Fprintln(o.streams.Out, key.Recipient()); err != nil {
+		return err
+	}
 	// A hybrid recipient has 1,959 characters: nobody compares those.
 	if screenOf(o.streams.ErrOut).columns > 0 {
 		prose(o.streams.ErrOut, "wrote %s: key %s", o.file, key.KeyID())
 	}
-	_, err = fmt.Fprintln(o.streams.Out, key.Recipient())
-	return err
+	return nil
 }

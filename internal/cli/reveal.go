@@ -54,10 +54,11 @@ passphrase. Of a file or a backup you get everything, or what NAMEs and -n say.
 
 The output is in the clear: v1/Secret documents (yaml, json), lines
 NAME_KEY='VALUE' for a shell (env), or exactly the bytes of one value and
-nothing else (raw, or --key). --out puts it into a new file that only you may
-read. Each value is held to the place where it stands: one that was copied from
-elsewhere is refused, and then nothing is printed. Where you ask for everything
-there is, the others are printed, and what cannot be shown is named.
+nothing else (raw, or --key), but for a line break on a terminal. --out puts it
+into a new file that only you may read. Each value is held to the place where it
+stands: one that was copied from elsewhere is refused, and then nothing is
+printed. Where you ask for everything there is, the others are printed, and what
+cannot be shown is named.
 
 Exit codes: 0 done; 1 error, nothing was printed; 2 all was asked for, and some
 of it cannot be shown.`,
@@ -242,10 +243,10 @@ func (o revealOptions) tellLeft(left []error) error {
 	}
 	for i, err := range left {
 		if i == maxTold {
-			fmt.Fprintf(o.streams.ErrOut, "note: and %d more\n", len(left)-maxTold)
+			prose(o.streams.ErrOut, "note: and %d more", len(left)-maxTold)
 			break
 		}
-		fmt.Fprintln(o.streams.ErrOut, "note: not shown:", visible(err.Error()))
+		prose(o.streams.ErrOut, "note: not shown: %s", err.Error())
 	}
 	return errSomeLeft
 }

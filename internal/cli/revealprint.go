@@ -38,7 +38,12 @@ func (o revealOptions) print(rs []revealed) error {
 	if isTerminal(o.streams.Out) && !printable(text) {
 		return withHint(errors.New("a value is not text, which a terminal might take for commands"), "write the output into a file with --out")
 	}
-	_, err = o.streams.Out.Write(text)
+	if _, err = o.streams.Out.Write(text); err != nil {
+		return err
+	}
+	if isTerminal(o.streams.Out) && !bytes.HasSuffix(text, []byte("\n")) {
+		_, err = fmt.Fprintln(o.streams.Out) // or the shell's prompt would stand behind the value
+	}
 	return err
 }
 
