@@ -120,7 +120,7 @@ func (o ageOpener) readIdentities(file string) ([]age.Identity, error) {
 }
 
 func (o ageOpener) say(format string, args ...any) {
-	fmt.Fprintln(o.streams.ErrOut, "note:", visible(fmt.Sprintf(format, args...)))
+	prose(o.streams.ErrOut, "note: "+format, args...)
 }
 
 // A passphraseIdentity asks for the passphrase of a file that has one.

@@ -238,7 +238,7 @@ func (o backupOptions) tell(result backup.Result) error {
 	}
 	fmt.Fprintf(said, "%s: %s, %s\n", visible(name), counted(result.Objects, "secret"), counted(result.Values, "value"))
 	note := func(format string, args ...any) {
-		fmt.Fprintln(o.streams.ErrOut, "note:", visible(fmt.Sprintf(format, args...)))
+		prose(o.streams.ErrOut, "note: "+format, args...)
 	}
 	for _, u := range result.Unreadable {
 		note("not opened: %s", unreadableText(u))

@@ -96,8 +96,8 @@ func (o backupVerifyOptions) outside(h archiveHeader) error {
 		return withHint(errors.New("--root-key opens values, and not the backup that they are in"), "name the file of the backup's identity with -i")
 	}
 	fmt.Fprintf(o.streams.Out, "%s: an age file for %s, %d bytes inside\n", visible(o.file), counted(h.recipients, "recipient"), h.size)
-	fmt.Fprintln(o.streams.ErrOut, "note: not checked, for want of an identity: whether it is whole and unchanged, what is in it, and whether that opens")
-	fmt.Fprintln(o.streams.ErrOut, "hint: name the file of the identity with -i")
+	prose(o.streams.ErrOut, "note: not checked, for want of an identity: whether it is whole and unchanged, what is in it, and whether that opens")
+	prose(o.streams.ErrOut, "hint: name the file of the identity with -i")
 	return nil
 }
 
@@ -110,7 +110,7 @@ func (o backupVerifyOptions) tell(s backup.Summary, v *verification) error {
 	if v.keys != nil {
 		fmt.Fprintf(o.streams.Out, "%s: %s opened as stored, and the same\n", visible(o.file), counted(v.opened, "value"))
 		if v.foreign > 0 {
-			fmt.Fprintf(o.streams.ErrOut, "note: %s sealed to other root keys, and could not be compared\n", counted(v.foreign, "value"))
+			prose(o.streams.ErrOut, "note: %s sealed to other root keys, and could not be compared", counted(v.foreign, "value"))
 		}
 	}
 	return tellUnopened(o.streams.ErrOut, s)
@@ -132,10 +132,10 @@ func tellUnopened(w io.Writer, s backup.Summary) error {
 	}
 	for i, note := range notes {
 		if i == maxTold {
-			fmt.Fprintf(w, "note: and %d more\n", len(notes)-maxTold)
+			prose(w, "note: and %d more", len(notes)-maxTold)
 			break
 		}
-		fmt.Fprintln(w, "note:", visible(note))
+		prose(w, "note: %s", note)
 	}
 	if len(notes) > 0 {
 		return errSomeLeft

@@ -80,7 +80,7 @@ func (o completionInstallOptions) run(ctx context.Context) error {
 		fmt.Fprintln(o.streams.ErrOut, "completion is set up already:", visible(file))
 	}
 	for _, note := range o.obstacles(ctx, name, file) {
-		fmt.Fprintln(o.streams.ErrOut, "note:", visible(note))
+		prose(o.streams.ErrOut, "note: %s", note)
 	}
 	return nil
 }

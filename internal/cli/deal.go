@@ -137,7 +137,7 @@ func (o dealOptions) split(classic bool) (*unseal.ShareSet, []unseal.Share, erro
 
 func (o dealOptions) tell(set *unseal.ShareSet, holders []holder) {
 	note := func(format string, args ...any) {
-		fmt.Fprintln(o.streams.ErrOut, "note:", visible(fmt.Sprintf(format, args...)))
+		prose(o.streams.ErrOut, "note: "+format, args...)
 	}
 	note("%s", set)
 	for i, h := range holders {

@@ -185,7 +185,7 @@ func (o deleteOptions) confirm(objects []*v1alpha1.EncryptedSecret) (bool, error
 			fmt.Fprintf(o.streams.ErrOut, "EncryptedSecret %s/%s, with %s\n", object.Namespace, object.Name, keysOf(object))
 		}
 		if said := fate(object); said != "" {
-			fmt.Fprintf(o.streams.ErrOut, "note: %s\n", said)
+			prose(o.streams.ErrOut, "note: %s", said)
 		}
 	}
 	if !asks {

@@ -75,7 +75,7 @@ func (s *editSession) run() (err error) {
 		})
 	}()
 	if !d.memory {
-		fmt.Fprintf(s.streams.ErrOut, "note: no file system in memory was found; while you edit, the values lie on a disk, in %s\n", visible(d.dir))
+		prose(s.streams.ErrOut, "note: no file system in memory was found; while you edit, the values lie on a disk, in %s", d.dir)
 	}
 	streams := s.streams
 	if s.keyIn {

@@ -332,11 +332,11 @@ func (o *encryptOptions) runDocuments(ctx context.Context, p *project) error {
 		}
 	}
 	if skipped > 0 {
-		fmt.Fprintln(o.streams.ErrOut, "note: documents of other kinds that were left out:", skipped)
+		prose(o.streams.ErrOut, "note: documents of other kinds that were left out: %d", skipped)
 	}
 	if len(reserved) > 0 {
 		slices.Sort(reserved)
-		fmt.Fprintln(o.streams.ErrOut, "note: labels and annotations that Safe does not set were left out:", visible(someOf(slices.Compact(reserved))))
+		prose(o.streams.ErrOut, "note: labels and annotations that Safe does not set were left out: %s", someOf(slices.Compact(reserved)))
 	}
 	return targets.save(o.streams)
 }

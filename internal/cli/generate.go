@@ -146,7 +146,7 @@ func (f *valueFlags) generateInto(vs *values, errOut io.Writer) error {
 			return err
 		}
 		if g.bits() < minGeneratedBits {
-			fmt.Fprintf(errOut, "note: the value of %s is one of 2^%.0f: where it can be tried often, make it longer\n", visible(g.key), math.Floor(g.bits()))
+			prose(errOut, "note: the value of %s is one of 2^%.0f: where it can be tried often, make it longer", g.key, math.Floor(g.bits()))
 		}
 	}
 	return nil

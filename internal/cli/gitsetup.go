@@ -80,9 +80,9 @@ func (o gitSetupOptions) run(ctx context.Context) error {
 	}
 	o.tell(changed, "diff driver", driver.place())
 	if obstacle := hook.obstacle(); obstacle != nil {
-		fmt.Fprintf(o.streams.ErrOut, "note: no hook was installed: %s\n", visible(obstacle.Error()))
+		prose(o.streams.ErrOut, "note: no hook was installed: %s", obstacle.Error())
 		for _, hint := range hintsOf(obstacle) {
-			fmt.Fprintf(o.streams.ErrOut, "hint: %s\n", visible(hint))
+			prose(o.streams.ErrOut, "hint: %s", hint)
 		}
 		return errSomeLeft
 	}
@@ -120,7 +120,7 @@ func (o gitSetupOptions) remove(ctx context.Context, hook hookPlace, driver diff
 		fmt.Fprintln(o.streams.ErrOut, "nothing was set up here")
 	}
 	if hook.state == hookCallsUs {
-		fmt.Fprintf(o.streams.ErrOut, "note: %s has '%s', and is yours\n", visible(hook.file), hookLine)
+		prose(o.streams.ErrOut, "note: %s has '%s', and is yours", hook.file, hookLine)
 	}
 	return nil
 }

@@ -162,7 +162,7 @@ func (o *importVSecMOptions) fallBackTo(root *unseal.RootKey) {
 			if !errors.Is(err, errNoCluster) && !errors.Is(err, errNoKeyYet) {
 				why = fmt.Sprintf(", and Safe's could not be found (%v)", err)
 			}
-			fmt.Fprintf(o.streams.ErrOut, "note: sealing to the root key given, %s: no recipients are named%s\n", root.KeyID(), visible(why))
+			prose(o.streams.ErrOut, "note: sealing to the root key given, %s: no recipients are named%s", root.KeyID(), why)
 		}
 		return root.Recipient(), nil
 	}

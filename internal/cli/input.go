@@ -86,7 +86,7 @@ func noteReadable(streams genericiooptions.IOStreams, path string) {
 		return
 	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		fmt.Fprintf(streams.ErrOut, "note: %s may be read by others (mode %04o); chmod 600 keeps it yours\n", visible(path), mode)
+		prose(streams.ErrOut, "note: %s may be read by others (mode %04o); chmod 600 keeps it yours", path, mode)
 	}
 }
 

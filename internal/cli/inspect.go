@@ -171,12 +171,14 @@ func (o inspectOptions) printTable(rows []inspection) error {
 			if i > 0 {
 				fmt.Fprintln(w)
 			}
-			fmt.Fprintf(w, "%s/%s: scope %s, readers %s, %s\n", star(r.Namespace), star(r.Name), r.Scope, readers(r), delivery(r))
+			columns := screenOf(o.streams.Out).columns
+			say := func(format string, args ...any) { fmt.Fprintln(w, wrapped(fmt.Sprintf(format, args...), columns)) }
+			say("%s/%s: scope %s, readers %s, %s", star(r.Namespace), star(r.Name), r.Scope, readers(r), delivery(r))
 			if len(r.Makes) > 0 {
-				fmt.Fprintf(w, "  its template delivers %s\n", strings.Join(r.Makes, ", "))
+				say("  its template delivers %s", strings.Join(r.Makes, ", "))
 			}
 			if times := validity(r); times != "" {
-				fmt.Fprintf(w, "  delivered %s\n", times)
+				say("  delivered %s", times)
 			}
 			fmt.Fprintln(w, "  KEY\tBYTES\tSEALED\tKEY ID")
 		}

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"fmt"
 	"io"
 	"maps"
 	"slices"
@@ -15,10 +14,10 @@ import (
 // answered. Where one of the addresses has not, nobody knows which replica that is.
 func (f *safeFlag) tellMissed(w io.Writer, all *safes, asked []string) {
 	for _, pod := range all.idle {
-		fmt.Fprintf(w, "note: pod %s was not asked: %s\n", visible(pod.name), visible(pod.why))
+		prose(w, "note: pod %s was not asked: %s", pod.name, pod.why)
 	}
 	for _, name := range f.missed(all, asked) {
-		fmt.Fprintf(w, "note: %s was not asked: --safe does not lead to it\n", visible(name))
+		prose(w, "note: %s was not asked: --safe does not lead to it", name)
 	}
 }
 

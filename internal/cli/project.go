@@ -158,7 +158,7 @@ func ownProject(streams genericiooptions.IOStreams) (*project, error) {
 	if p.foreign {
 		// In a folder that others may write to, such as /tmp, it would have
 		// secrets sealed to them.
-		fmt.Fprintf(streams.ErrOut, "note: %s belongs to another user, and is left out\n", visible(filepath.Join(p.root, encrypt.ProjectFile)))
+		prose(streams.ErrOut, "note: %s belongs to another user, and is left out", filepath.Join(p.root, encrypt.ProjectFile))
 		return &project{}, nil
 	}
 	return p, nil

@@ -168,7 +168,7 @@ func (c *connection) publishedOnce(ctx context.Context, streams genericiooptions
 			defer cancel()
 			var where string
 			if r, where, fail = c.published(asking, namespace); fail == nil {
-				fmt.Fprintf(streams.ErrOut, "note: sealing to key %s, which Safe publishes in %s\n", r.KeyID(), visible(where))
+				prose(streams.ErrOut, "note: sealing to key %s, which Safe publishes in %s", r.KeyID(), where)
 			}
 		})
 		return r, fail

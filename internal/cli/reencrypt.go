@@ -145,7 +145,7 @@ func (o *reencryptOptions) run(ctx context.Context) error {
 		return nil
 	}
 	for _, id := range c.retiredIn(p, named) {
-		fmt.Fprintf(o.streams.ErrOut, "note: %s names the recipient of the retired key %s still; put that of the active key there ('kubectl vsecm recipient')\n", encrypt.ProjectFile, id)
+		prose(o.streams.ErrOut, "note: %s names the recipient of the retired key %s still; put that of the active key there ('kubectl vsecm recipient')", encrypt.ProjectFile, id)
 	}
 	all, stop, err := o.holdings(ctx, p)
 	if err != nil {
@@ -327,7 +327,7 @@ func (o *reencryptOptions) tell(t *tally, failed error) error {
 	}
 	if failed != nil {
 		if t.values > 0 {
-			fmt.Fprintln(o.streams.ErrOut, "note:", summary)
+			prose(o.streams.ErrOut, "note: %s", summary)
 			failed = fmt.Errorf("it did not come to its end; doing it again goes on where it stopped: %w", failed)
 		}
 		return failed

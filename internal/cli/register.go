@@ -264,7 +264,7 @@ func (o *registerOptions) tellLost(before, after *v1alpha1.EncryptedSecret) {
 	if o.dryRun.dry() {
 		are = "would be gone"
 	}
-	fmt.Fprintf(o.streams.ErrOut, "note: keys that %s from %s/%s: %s\n", are, before.Namespace, before.Name, visible(strings.Join(lost, ", ")))
+	prose(o.streams.ErrOut, "note: keys that %s from %s/%s: %s", are, before.Namespace, before.Name, strings.Join(lost, ", "))
 }
 
 // apply has the cluster take the object, on condition that what stands there is what was looked

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"time"
 
@@ -76,7 +75,7 @@ var errNoRekey = withHint(errors.New("no re-key is under way"), "'kubectl vsecm 
 func (f *fleet) tellSealed(w io.Writer) {
 	for i, st := range f.seal {
 		if f.errs[i] == nil && st.State != unsealed {
-			fmt.Fprintf(w, "note: %s is %s; it follows when it is unsealed\n", visible(f.all.replicas[i].name), visible(st.State))
+			prose(w, "note: %s is %s; it follows when it is unsealed", f.all.replicas[i].name, st.State)
 		}
 	}
 }

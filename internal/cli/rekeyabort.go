@@ -45,7 +45,7 @@ func (o rekeyAbortOptions) run(ctx context.Context) error {
 	f.tellSealed(o.streams.ErrOut)
 	o.safe.tellMissed(o.streams.ErrOut, all, all.shown())
 	fmt.Fprintf(o.streams.Out, "root key %s is the active one again; %s is kept\n", answer.Rekey.To, answer.Rekey.From)
-	fmt.Fprintf(o.streams.ErrOut, "note: rewrite what was sealed to %s with 'kubectl vsecm reencrypt', then 'kubectl vsecm rekey finish' destroys it\n", answer.Rekey.From)
+	prose(o.streams.ErrOut, "note: rewrite what was sealed to %s with 'kubectl vsecm reencrypt', then 'kubectl vsecm rekey finish' destroys it", answer.Rekey.From)
 	return errors.Join(append(behind, f.errs...)...)
 }
 

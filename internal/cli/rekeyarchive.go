@@ -98,7 +98,7 @@ func (a *keyArchive) write(ctx context.Context, f *fleet, now rekeyRecord, errOu
 		return "", err
 	}
 	if kept != "" {
-		fmt.Fprintf(errOut, "note: %s was there already; it is %s now\n", visible(a.file), visible(kept))
+		prose(errOut, "note: %s was there already; it is %s now", a.file, kept)
 	}
 	if err := a.place(answer.Archive); err != nil {
 		return "", fmt.Errorf("writing %s: %w", a.file, err)
@@ -109,7 +109,7 @@ func (a *keyArchive) write(ctx context.Context, f *fleet, now rekeyRecord, errOu
 		return "", err
 	}
 	if sum := sha256.Sum256(written); sum == sha256.Sum256(answer.Archive) {
-		fmt.Fprintf(errOut, "note: root key %s is archived in %s\n", now.From, visible(a.file))
+		prose(errOut, "note: root key %s is archived in %s", now.From, a.file)
 		return hex.EncodeToString(sum[:]), nil
 	}
 	return "", fmt.Errorf("%s: what was written is not what is there", a.file)

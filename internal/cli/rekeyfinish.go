@@ -164,7 +164,7 @@ func (o rekeyFinishOptions) insist(now rekeyRecord) error {
 			return err
 		}
 	case typed == "":
-		fmt.Fprintf(o.streams.ErrOut, "note: root key %s is still needed; nothing was destroyed\n", now.From)
+		prose(o.streams.ErrOut, "note: root key %s is still needed; nothing was destroyed", now.From)
 		return errSomeLeft
 	}
 	if typed != string(now.From) {
@@ -183,7 +183,7 @@ func (o rekeyFinishOptions) destroy(ctx context.Context, f *fleet, now rekeyReco
 				"give it to one of them with 'kubectl vsecm unseal'; or, where it is kept already or gone for good, say --no-archive")
 		}
 		// Where keys are in files, a Safe that died between the last two steps has destroyed the key already.
-		fmt.Fprintf(o.streams.ErrOut, "note: Safe does not hold root key %s any more: an attempt that did not end has destroyed it, and there is nothing left to archive\n", now.From)
+		prose(o.streams.ErrOut, "note: Safe does not hold root key %s any more: an attempt that did not end has destroyed it, and there is nothing left to archive", now.From)
 	} else if !o.noArchive {
 		writing, cancel, err := o.safe.conn.within(ctx, 2*rekeyTimeout)
 		if err != nil {
@@ -220,7 +220,7 @@ func (o rekeyFinishOptions) destroy(ctx context.Context, f *fleet, now rekeyReco
 				return err
 			}
 		}
-		fmt.Fprintf(o.streams.ErrOut, "note: root key %s is needed again; nothing was destroyed\n", now.From)
+		prose(o.streams.ErrOut, "note: root key %s is needed again; nothing was destroyed", now.From)
 		return errSomeLeft
 	}
 	behind := f.follow(ending, o.follow, func(_ context.Context, i int, st rekeyState) error {
@@ -245,7 +245,7 @@ func (o rekeyFinishOptions) noteProject(now rekeyRecord) {
 	byRule, _ := p.recipientsByRule()
 	for _, rs := range byRule {
 		if slices.ContainsFunc(rs, func(r encrypt.Recipient) bool { return r.KeyID() == now.From }) {
-			fmt.Fprintf(o.streams.ErrOut, "note: %s names the recipient of the key that is destroyed still: what is sealed to it from now on opens nowhere\n", encrypt.ProjectFile)
+			prose(o.streams.ErrOut, "note: %s names the recipient of the key that is destroyed still: what is sealed to it from now on opens nowhere", encrypt.ProjectFile)
 			return
 		}
 	}

@@ -131,7 +131,7 @@ func (o rekeyStartOptions) run(ctx context.Context) error {
 		return err
 	}
 	if under := f.record(); under != nil {
-		fmt.Fprintf(o.streams.ErrOut, "note: %s; no backup is written for it again\n", visible(under.String()+", is under way"))
+		prose(o.streams.ErrOut, "note: %s; no backup is written for it again", under.String()+", is under way")
 	} else if o.backup.given() {
 		if err := o.backup.run(ctx, o.safe); err != nil {
 			return fmt.Errorf("%w\nthe re-key has not begun", err)
@@ -303,7 +303,7 @@ func (o rekeyStartOptions) unstage(ctx context.Context, f *fleet) {
 	})
 	for i, err := range errs {
 		if err != nil && refusedAs(err) != problem.Sealed {
-			fmt.Fprintf(o.streams.ErrOut, "note: %s may hold the key that was given for 15 minutes more; it does nothing with it\n", visible(f.all.replicas[i].name))
+			prose(o.streams.ErrOut, "note: %s may hold the key that was given for 15 minutes more; it does nothing with it", f.all.replicas[i].name)
 		}
 	}
 }
@@ -344,7 +344,7 @@ func (o rekeyStartOptions) conclude(ctx context.Context, f *fleet, key *unseal.R
 		}
 	}
 	note := func(format string, args ...any) {
-		fmt.Fprintln(o.streams.ErrOut, "note:", visible(fmt.Sprintf(format, args...)))
+		prose(o.streams.ErrOut, "note: "+format, args...)
 	}
 	if began {
 		note("the re-key has begun: from %s to %s", now.From, now.To)

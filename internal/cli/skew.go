@@ -37,7 +37,7 @@ func (t *skewTeller) hear(theirs string) {
 		return
 	}
 	t.told[theirs] = true
-	fmt.Fprintf(t.out, "note: %s\n", visible(advice))
+	prose(t.out, "note: %s", advice)
 }
 
 // advice says what to upgrade; empty where the versions are near.

@@ -152,7 +152,7 @@ func (vs *values) stdin(streams genericiooptions.IOStreams) ([]byte, error) {
 		return nil, withHint(fmt.Errorf("standard input %w", errEmptyValue), "if an empty value is meant, say --from-literal KEY=")
 	}
 	if err == nil && bytes.HasSuffix(value, []byte("\n")) && bytes.Count(value, []byte("\n")) == 1 {
-		fmt.Fprintln(streams.ErrOut, "note: the value ends with a line break, which is sealed with it")
+		prose(streams.ErrOut, "note: the value ends with a line break, which is sealed with it")
 	}
 	return value, err
 }

@@ -234,7 +234,7 @@ func (o unsealOptions) hush() (*hush, error) {
 	}
 	quiet, err := t.hush()
 	if err == nil {
-		fmt.Fprintln(o.streams.ErrOut, "note: looking for Safe…")
+		prose(o.streams.ErrOut, "note: looking for Safe…")
 	}
 	return quiet, err
 }
@@ -311,11 +311,11 @@ func (o unsealOptions) tellProgress(all *safes, states []sealStatus) {
 	for i, st := range states {
 		for _, p := range ceremonies(st.Progress, st.Ceremonies) {
 			if p.Given+len(p.Lapsed) > 0 {
-				fmt.Fprintf(o.streams.ErrOut, "note: %s has %s\n", visible(all.replicas[i].name), p)
+				prose(o.streams.ErrOut, "note: %s has %s", all.replicas[i].name, p)
 			}
 		}
 		if st.Progress.Set == "" && st.Progress.Given > 0 && len(st.Missing) > 0 {
-			fmt.Fprintf(o.streams.ErrOut, "note: %s has %d of %d keys\n", visible(all.replicas[i].name), st.Progress.Given, st.Progress.Needed)
+			prose(o.streams.ErrOut, "note: %s has %d of %d keys", all.replicas[i].name, st.Progress.Given, st.Progress.Needed)
 		}
 	}
 }

@@ -177,7 +177,7 @@ func (o validateOptions) noteExpired(manifests []encrypt.Manifest) {
 	for _, m := range manifests {
 		if t := m.Object.Spec.ExpiresAt; t != nil && !o.now().Before(t.Time) {
 			fault := m.Fault("spec.expiresAt", fmt.Errorf("%s/%s expired on %s: nobody gets it any more", m.Object.Namespace, m.Object.Name, t.UTC().Format(time.RFC3339)))
-			fmt.Fprintln(o.streams.ErrOut, "note:", visible(fault.Error()))
+			prose(o.streams.ErrOut, "note: %s", fault.Error())
 		}
 	}
 }

@@ -105,7 +105,7 @@ func (o validateOptions) projectOf(ctx context.Context, index *gitIndex) (*proje
 		}
 		unstaged := filepath.Join(index.top, filepath.FromSlash(file))
 		if _, err := os.Stat(unstaged); err == nil {
-			fmt.Fprintf(o.streams.ErrOut, "note: %s is not staged, and does not count: 'git add' it\n", visible(index.shown(file)))
+			prose(o.streams.ErrOut, "note: %s is not staged, and does not count: 'git add' it", index.shown(file))
 		}
 		if dir == "" {
 			break
