@@ -48,9 +48,10 @@ func (f *recipientFlags) explicit() bool {
 // flagged tells whether they do so in this very call.
 func (f *recipientFlags) flagged() bool { return len(f.recipients)+len(f.files) > 0 }
 
-// agrees tells whether recipients of the project file open one of the values that an
-// object has, which stands at place. Whoever may push may have added one of their own: that is to be
-// seen before the next value is theirs.
+// agrees tells whether recipients of the project file are those of the values that an
+// object has, which stands at place. Whoever may push may have added one of their own, and a value that is sealed
+// to it: that is to be seen before the next value is theirs. Of the key that Safe publishes, one value is enough: it
+// is another after a rekey.
 func (f *recipientFlags) agrees(place string, o *v1alpha1.EncryptedSecret, recipients []encrypt.Recipient) error {
 	if f.explicit() || len(o.Spec.EncryptedData) == 0 {
 		return nil
@@ -60,10 +61,14 @@ func (f *recipientFlags) agrees(place string, o *v1alpha1.EncryptedSecret, recip
 		ids[i] = r.KeyID()
 	}
 	slices.Sort(ids)
+	same := 0
 	for _, sealed := range o.Spec.EncryptedData {
 		if info, err := encrypt.Inspect(sealed); err == nil && slices.Equal(info.KeyIDs, ids) {
-			return nil
+			same++
 		}
+	}
+	if same == len(o.Spec.EncryptedData) || f.fromSafe && same > 0 {
+		return nil
 	}
 	if f.fromSafe {
 		return withHint(fmt.Errorf("%s: %s: its values are sealed to others than to this cluster's Safe", place, o.Name),
