@@ -139,6 +139,22 @@ func TestClearingADeskFollowsNoLink(t *testing.T) {
 	}
 }
 
+// Whoever may rename a desk's folder could put another in its place, and have that sealed.
+func TestADeskStandsWhereNobodyElseMovesIt(t *testing.T) {
+	memory, err := os.MkdirTemp("/dev/shm", "vsecm-test-")
+	check(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(memory) })
+	for mode, stays := range map[fs.FileMode]bool{0o700: true, 0o755: true, 0o777: false, 0o770: false, 0o777 | fs.ModeSticky: true} {
+		check(t, os.Chmod(memory, mode))
+		d, err := newDesk("db.yaml", []string{memory}, t.TempDir())
+		check(t, err)
+		if got := filepath.Dir(d.dir) == memory; got != stays {
+			t.Errorf("in a folder of %s: %t", mode, got)
+		}
+		check(t, d.clear())
+	}
+}
+
 // sealedFile makes db.yaml, of a password.
 func sealedFile(t *testing.T, password string) {
 	t.Helper()

@@ -34,7 +34,7 @@ type desk struct {
 func newDesk(name string, folders []string, fallback string) (*desk, error) {
 	base, memory := fallback, isInMemory(fallback)
 	for _, dir := range folders {
-		if dir != "" && isInMemory(dir) && mayMakeIn(dir) {
+		if dir != "" && isInMemory(dir) && staysIn(dir) && mayMakeIn(dir) {
 			base, memory = dir, true
 			break
 		}
@@ -67,6 +67,16 @@ func newDesk(name string, folders []string, fallback string) (*desk, error) {
 
 // deskFolders returns where a file system in memory may be that is one's own.
 func deskFolders() []string { return []string{os.Getenv("XDG_RUNTIME_DIR"), "/dev/shm"} }
+
+// staysIn tells whether what one makes in a folder is moved away by nobody else: $XDG_RUNTIME_DIR may be that of the
+// person who became root.
+func staysIn(dir string) bool {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return false
+	}
+	return info.Mode()&fs.ModeSticky != 0 || !isForeign(info) && info.Mode().Perm()&0o022 == 0
+}
 
 func mayMakeIn(dir string) bool {
 	probe, err := os.MkdirTemp(dir, deskPrefix)
