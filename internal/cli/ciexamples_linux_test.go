@@ -61,6 +61,10 @@ func TestTheExamplesForCICheckARepositoryWithARelease(t *testing.T) {
 			if code, _, stderr := run(t, "", "encrypt", "db", "-n", "shop", "--from-literal", "a="+marker, "-w", "db.yaml"); code != exitOK {
 				t.Fatal(stderr)
 			}
+			// Whoever opens a pull request may have it hold a link.
+			if err := os.Symlink("db.yaml", job.report); err != nil {
+				t.Fatal(err)
+			}
 			if err := job.play(t, place(sum)); err != nil {
 				t.Fatalf("what is right is refused: %v", err)
 			}
@@ -93,6 +97,13 @@ func TestTheExamplesForCICheckARepositoryWithARelease(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), "copied.yaml:9: spec.encryptedData.a: not bound to this place") {
 				t.Errorf("the log does not tell of a fault: %v", err)
 			}
+			if name == "GitHub" && err != nil {
+				log := err.Error()
+				stop := regexp.MustCompile(`(?m)^::stop-commands::([0-9a-f]{32})$`).FindStringSubmatchIndex(log)
+				if stop == nil || strings.Index(log, "copied.yaml") < stop[1] || !strings.HasSuffix(log, "\n::"+log[stop[2]:stop[3]]+"::\n") {
+					t.Errorf("the name of a file can command the runner: %s", log)
+				}
+			}
 			report, err = os.ReadFile(job.report)
 			if err != nil || !bytes.Contains(report, []byte("wrong-place")) || !bytes.Contains(report, []byte("copied.yaml")) {
 				t.Errorf("the report does not tell of a fault: %v\n%s", err, report)
@@ -109,6 +120,20 @@ func TestTheExamplesForCICheckARepositoryWithARelease(t *testing.T) {
 				t.Errorf("there is a report of what was not looked for: %v\n%s", err, report)
 			}
 		})
+	}
+}
+
+// The pre-commit framework hands over names of files as they are.
+func TestTheHookForPreCommitTakesNoFileForAFlag(t *testing.T) {
+	var hooks []struct{ Entry string }
+	readYAML(t, "../../.pre-commit-hooks.yaml", &hooks)
+	const name = "--kubeconfig=db.yaml"
+	inFolder(t, map[string]string{name: "apiVersion: vsecm.com/v1alpha1\nkind: EncryptedSecret\n"})
+	for _, hook := range hooks {
+		words := append(strings.Fields(hook.Entry), name)
+		if code, stdout, stderr := run(t, "", words[1:]...); code == exitOK || !strings.Contains(stdout+stderr, name+":1: ") {
+			t.Errorf("%s: exit code %d, %s%s", hook.Entry, code, stdout, stderr)
+		}
 	}
 }
 

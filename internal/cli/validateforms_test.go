@@ -3,6 +3,7 @@ package cli
 import (
 	"encoding/json"
 	"encoding/xml"
+	"errors"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -189,6 +190,16 @@ var sarifSchema = sync.OnceValues(func() (*gojsonschema.Schema, error) {
 	}
 	return gojsonschema.NewSchema(gojsonschema.NewStringLoader(text))
 })
+
+func TestWhatSARIFQuotesIsNoLink(t *testing.T) {
+	var out strings.Builder
+	if err := printSARIF(&out, validation{faults: []*encrypt.Fault{{File: "a.yaml", Err: errors.New("[log in](https://evil.test)")}}}); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(out.String(), "](") || !strings.Contains(out.String(), "log in") {
+		t.Errorf("got %s", out.String())
+	}
+}
 
 // schemaOfSARIF returns the schema. To find it, the working directory has to be in the module.
 func schemaOfSARIF(t *testing.T) *gojsonschema.Schema {

@@ -79,7 +79,7 @@ func printSARIF(w io.Writer, v validation) error {
 		rule := ruleOfFault(f)
 		run.Results = append(run.Results, sarifResult{
 			RuleID: validationRules[rule].id, RuleIndex: rule, Level: "error",
-			Message: sarifText{whatIsWrong(f)}, Locations: []sarifLocation{at},
+			Message: sarifText{unlinked.Replace(whatIsWrong(f))}, Locations: []sarifLocation{at},
 		})
 	}
 	return printObject(w, "json", sarifLog{
@@ -88,6 +88,9 @@ func printSARIF(w io.Writer, v validation) error {
 		Runs:    []sarifRun{run},
 	})
 }
+
+// unlinked leaves no link in a message, in which [text](address) is one: what is quoted may be anybody's.
+var unlinked = strings.NewReplacer("](", "] (")
 
 // uriOf returns a path as a URI: relative to the working directory, as it is printed, or a file's URI
 // where it is absolute.
