@@ -75,9 +75,9 @@ func (o completionInstallOptions) run(ctx context.Context) error {
 		return err
 	}
 	if made {
-		fmt.Fprintln(o.streams.ErrOut, "completion set up:", visible(file))
+		prose(o.streams.ErrOut, "completion set up: %s", file)
 	} else {
-		fmt.Fprintln(o.streams.ErrOut, "completion is set up already:", visible(file))
+		prose(o.streams.ErrOut, "completion is set up already: %s", file)
 	}
 	for _, note := range o.obstacles(ctx, name, file) {
 		prose(o.streams.ErrOut, "note: %s", note)

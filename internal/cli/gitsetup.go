@@ -95,9 +95,9 @@ func (o gitSetupOptions) run(ctx context.Context) error {
 
 func (o gitSetupOptions) tell(changed bool, what, where string) {
 	if changed {
-		fmt.Fprintf(o.streams.ErrOut, "%s set up: %s\n", what, visible(where))
+		prose(o.streams.ErrOut, "%s set up: %s", what, where)
 	} else {
-		fmt.Fprintf(o.streams.ErrOut, "%s is set up already: %s\n", what, visible(where))
+		prose(o.streams.ErrOut, "%s is set up already: %s", what, where)
 	}
 }
 
@@ -111,10 +111,10 @@ func (o gitSetupOptions) remove(ctx context.Context, hook hookPlace, driver diff
 		return err
 	}
 	if removedHook {
-		fmt.Fprintln(o.streams.ErrOut, "pre-commit hook removed:", visible(hook.file))
+		prose(o.streams.ErrOut, "pre-commit hook removed: %s", hook.file)
 	}
 	if removedDriver {
-		fmt.Fprintln(o.streams.ErrOut, "diff driver removed:", visible(driver.place()))
+		prose(o.streams.ErrOut, "diff driver removed: %s", driver.place())
 	}
 	if !removedHook && !removedDriver {
 		fmt.Fprintln(o.streams.ErrOut, "nothing was set up here")

@@ -112,7 +112,11 @@ func (f *recipientFlags) resolve(p *project, rule encrypt.Rule) ([]encrypt.Recip
 	if len(all) == 0 {
 		r, err := f.published(string(f.namespace))
 		if errors.Is(err, errNoCluster) {
-			return nil, withHint(errors.New("no recipients to seal to, and no cluster to ask for Safe's"),
+			said := errors.New("no recipients to seal to, and no cluster to ask for Safe's")
+			if p.rules != nil && rule.Path == "" {
+				said = fmt.Errorf("%s has no rule for where this goes, and there is no cluster to ask for Safe's recipient", encrypt.ProjectFile)
+			}
+			return nil, withHint(said,
 				"name one with --recipient, in $%s or in .vsecm.yaml, or a kubeconfig with --kubeconfig; 'kubectl vsecm recipient' prints that of a root key", recipientsVariable)
 		}
 		if errors.Is(err, errNoKeyYet) {
