@@ -54,7 +54,7 @@ func Pages(root string) ([]string, error) {
 			return err
 		}
 		name := entry.Name()
-		if entry.IsDir() && path != root && (strings.HasPrefix(name, ".") || slices.Contains([]string{"testdata", "bin", "dist", "node_modules"}, name)) {
+		if entry.IsDir() && path != root && (strings.HasPrefix(name, ".") || slices.Contains([]string{"testdata", "bin", "dist"}, name)) {
 			return filepath.SkipDir
 		}
 		if entry.Type().IsRegular() && strings.HasSuffix(name, ".md") {
