@@ -23,7 +23,7 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/internal/publication"
 	"github.com/vsecm/kubectl-vsecm/internal/serve"
-	"github.com/vsecm/kubectl-vsecm/internal/testenv/workloadapi"
+	"github.com/vsecm/kubectl-vsecm/internal/workloadapi"
 )
 
 // An impostor answers where Safe is expected, with a certificate of its own.

@@ -21,7 +21,7 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/controlplane"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/docpage"
-	"github.com/vsecm/kubectl-vsecm/internal/testenv/workloadapi"
+	"github.com/vsecm/kubectl-vsecm/internal/workloadapi"
 )
 
 const safeID = "spiffe://example.org/workload/vsecm-safe/ns/vsecm-system/sa/vsecm-safe/n/safe"

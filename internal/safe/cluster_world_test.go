@@ -16,7 +16,7 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/controlplane"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
-	"github.com/vsecm/kubectl-vsecm/internal/testenv/workloadapi"
+	"github.com/vsecm/kubectl-vsecm/internal/workloadapi"
 	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )
 

@@ -16,7 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/vsecm/kubectl-vsecm/internal/config"
-	"github.com/vsecm/kubectl-vsecm/internal/testenv/workloadapi"
+	"github.com/vsecm/kubectl-vsecm/internal/workloadapi"
 )
 
 // A Workload API that refuses for good, as go-spiffe takes it, ends neither Safe nor its

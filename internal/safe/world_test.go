@@ -26,7 +26,7 @@ import (
 	"github.com/vsecm/kubectl-vsecm/internal/safe"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/gitserver"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
-	"github.com/vsecm/kubectl-vsecm/internal/testenv/workloadapi"
+	"github.com/vsecm/kubectl-vsecm/internal/workloadapi"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )

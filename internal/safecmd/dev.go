@@ -22,7 +22,7 @@ import (
 	"github.com/vsecm/kubectl-vsecm/internal/config"
 	"github.com/vsecm/kubectl-vsecm/internal/identity"
 	"github.com/vsecm/kubectl-vsecm/internal/safe"
-	"github.com/vsecm/kubectl-vsecm/internal/testenv/workloadapi"
+	"github.com/vsecm/kubectl-vsecm/internal/workloadapi"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 	"github.com/vsecm/kubectl-vsecm/pkg/unseal"
 )

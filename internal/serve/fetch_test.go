@@ -11,7 +11,7 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/internal/fetch"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
-	"github.com/vsecm/kubectl-vsecm/internal/testenv/workloadapi"
+	"github.com/vsecm/kubectl-vsecm/internal/workloadapi"
 	"github.com/vsecm/kubectl-vsecm/pkg/workload"
 )
 

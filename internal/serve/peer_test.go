@@ -19,7 +19,7 @@ import (
 	"github.com/vsecm/kubectl-vsecm/internal/audit"
 	"github.com/vsecm/kubectl-vsecm/internal/problem"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
-	"github.com/vsecm/kubectl-vsecm/internal/testenv/workloadapi"
+	"github.com/vsecm/kubectl-vsecm/internal/workloadapi"
 )
 
 func TestWhoMayAskForWhat(t *testing.T) {

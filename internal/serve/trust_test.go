@@ -12,7 +12,7 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/internal/attempts"
 	"github.com/vsecm/kubectl-vsecm/internal/problem"
-	"github.com/vsecm/kubectl-vsecm/internal/testenv/workloadapi"
+	"github.com/vsecm/kubectl-vsecm/internal/workloadapi"
 )
 
 // A changedTrust is a source whose bundle was replaced, as a rotation of CAs replaces it.

@@ -25,7 +25,7 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/internal/answer"
 	"github.com/vsecm/kubectl-vsecm/internal/problem"
-	"github.com/vsecm/kubectl-vsecm/internal/testenv/workloadapi"
+	"github.com/vsecm/kubectl-vsecm/internal/workloadapi"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
