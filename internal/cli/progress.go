@@ -1,8 +1,11 @@
 package cli
 
 import (
+	"fmt"
 	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
@@ -26,7 +29,7 @@ func newBar(streams genericiooptions.IOStreams, what string, pieces int) *bar {
 	if !isTerminal(streams.ErrOut) {
 		return nil
 	}
-	width, times := barFits(columnsOf(streams), what, pieces)
+	width, times := barFits(screenOf(streams.ErrOut).columns, what, pieces)
 	return &bar{start: time.Now(), shown: progressbar.NewOptions(pieces,
 		progressbar.OptionSetWriter(streams.ErrOut),
 		progressbar.OptionSetDescription(what),
@@ -71,5 +74,50 @@ func (b *bar) end() {
 	defer b.mu.Unlock()
 	if time.Since(b.start) >= progressAfter {
 		_ = b.shown.Clear()
+	}
+}
+
+// tellWaiting tells a person at a terminal what is waited for, once it takes longer than a
+// second, until the function that it returns is called.
+func tellWaiting(streams genericiooptions.IOStreams, what string) (stop func()) {
+	_, stop = tellCounting(streams, what)
+	return stop
+}
+
+// tellCounting is [tellWaiting] for work of which nobody knows how much there is: it also tells how often the first
+// function that it returns was called, which may be done from several goroutines.
+func tellCounting(streams genericiooptions.IOStreams, what string) (one, stop func()) {
+	if !isTerminal(streams.ErrOut) {
+		return func() {}, func() {}
+	}
+	what = clipped(visible(what), screenOf(streams.ErrOut).columns-len(": 1000000 (59m59s) "))
+	var count atomic.Int64
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		ticker := time.NewTicker(time.Second)
+		defer ticker.Stop()
+		start, width := time.Now(), 0
+		for {
+			select {
+			case <-done:
+				if width > 0 {
+					fmt.Fprint(streams.ErrOut, "\r", strings.Repeat(" ", width), "\r")
+				}
+				return
+			case <-ticker.C:
+				line := what
+				if n := count.Load(); n > 0 {
+					line += fmt.Sprintf(": %d", n)
+				}
+				line += fmt.Sprintf(" (%s)", time.Since(start).Round(time.Second))
+				width = max(width, len([]rune(line)))
+				fmt.Fprint(streams.ErrOut, "\r", line)
+			}
+		}
+	}()
+	return func() { count.Add(1) }, func() {
+		close(done)
+		<-ended
 	}
 }

@@ -118,6 +118,15 @@ func wrapped(text string, columns int) string {
 	return out.String()
 }
 
+// clipped returns text of so many characters at most, of 60 in any case and 10 at least.
+func clipped(text string, most int) string {
+	most = max(10, min(most, 60))
+	if letters := []rune(text); len(letters) > most {
+		return string(letters[:most-1]) + "…"
+	}
+	return text
+}
+
 // prose writes a line for people, which is several on a narrow screen. What comes from elsewhere gives a terminal
 // nothing to obey.
 func prose(w io.Writer, format string, args ...any) {
