@@ -68,9 +68,6 @@ func commandsOf(cmd *cobra.Command) []*cobra.Command {
 	return list
 }
 
-// title is how a command is typed.
-func title(cmd *cobra.Command) string { return cmd.CommandPath() }
-
 // long is what a command's help says, without the exit codes, which are returned apart.
 func long(cmd *cobra.Command) (paragraphs []string, exitCodes string) {
 	text := cmd.Long

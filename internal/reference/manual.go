@@ -9,7 +9,7 @@ import (
 )
 
 // manualName is the name of a command's manual page, by which man finds it: man kubectl-vsecm-encrypt.
-func manualName(cmd *cobra.Command) string { return strings.ReplaceAll(title(cmd), " ", "-") }
+func manualName(cmd *cobra.Command) string { return strings.ReplaceAll(cmd.CommandPath(), " ", "-") }
 
 // manualPage is a command's page for man, in the macros of man(7). It bears no date: the same source gives the same page.
 func manualPage(cmd *cobra.Command) string {
@@ -21,7 +21,7 @@ func manualPage(cmd *cobra.Command) string {
 	if cmd.Runnable() && cmd.HasParent() {
 		fmt.Fprintf(&b, ".B %s\n", roff(cmd.UseLine()))
 	} else {
-		fmt.Fprintf(&b, ".B %s\n.I COMMAND\n", roff(title(cmd)))
+		fmt.Fprintf(&b, ".B %s\n.I COMMAND\n", roff(cmd.CommandPath()))
 	}
 	b.WriteString(".SH DESCRIPTION\n")
 	paragraphs, exitCodes := long(cmd)
@@ -35,7 +35,7 @@ func manualPage(cmd *cobra.Command) string {
 	if subs := commandsOf(cmd)[1:]; len(subs) > 0 {
 		b.WriteString(".SH COMMANDS\n")
 		for _, sub := range subs {
-			fmt.Fprintf(&b, ".TP\n.B %s\n%s\n", roff(title(sub)), roff(sub.Short))
+			fmt.Fprintf(&b, ".TP\n.B %s\n%s\n", roff(sub.CommandPath()), roff(sub.Short))
 		}
 	}
 	flags := cmd.NonInheritedFlags()

@@ -14,10 +14,10 @@ const generated = "<!-- Written by hack/reference; change the help of the comman
 func programPage(root *cobra.Command) string {
 	var b strings.Builder
 	commands := commandsOf(root)
-	fmt.Fprintf(&b, "# %s\n\n%s\n%s, %s. `--help` after any command says the same.\n\n", title(root), generated, title(root), lowerFirst(root.Short))
+	fmt.Fprintf(&b, "# %s\n\n%s\n%s, %s. `--help` after any command says the same.\n\n", root.CommandPath(), generated, root.CommandPath(), lowerFirst(root.Short))
 	b.WriteString("| command | what it does |\n| --- | --- |\n")
 	for _, cmd := range commands[1:] {
-		fmt.Fprintf(&b, "| [`%s`](#%s) | %s |\n", title(cmd), anchor(title(cmd)), cell(cmd.Short))
+		fmt.Fprintf(&b, "| [`%s`](#%s) | %s |\n", cmd.CommandPath(), anchor(cmd.CommandPath()), cell(cmd.Short))
 	}
 	if root.PersistentFlags().HasAvailableFlags() {
 		fmt.Fprintf(&b, "\nEvery command that talks to a cluster also takes [these flags](#flags-of-every-command).\n")
@@ -33,7 +33,7 @@ func programPage(root *cobra.Command) string {
 }
 
 func writeCommand(b *strings.Builder, cmd *cobra.Command) {
-	fmt.Fprintf(b, "\n## %s\n\n", title(cmd))
+	fmt.Fprintf(b, "\n## %s\n\n", cmd.CommandPath())
 	paragraphs, exitCodes := long(cmd)
 	for _, paragraph := range paragraphs {
 		if isProse(paragraph) {
