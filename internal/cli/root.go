@@ -1,4 +1,5 @@
-// Package cli is the plugin, kubectl vsecm: one file a verb.
+// Package cli is the plugin, kubectl vsecm. A verb is a file of its name; what is
+// more of it stands in files whose names begin with that.
 //
 // The rules of its user interface:
 //

@@ -1,5 +1,6 @@
-// Package safe puts Safe's rooms together, for local mode: one process, one
-// data directory, no cluster.
+// Package safe puts Safe's rooms together: for a replica in a cluster
+// ([RunInCluster]), and for local mode ([Run]), which is one process, one data
+// directory, and no cluster.
 package safe
 
 import (

@@ -1,4 +1,5 @@
-// Package version says which build of the product is running.
+// Package version says which build of the product is running, and whether two
+// are too far apart to work together.
 package version
 
 import (
