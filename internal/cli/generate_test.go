@@ -181,7 +181,7 @@ func TestPromise01_AGeneratedValueIsNeverShown(t *testing.T) {
 	for _, args := range [][]string{
 		{"db", "-n", "shop", "--generate", "a=40", "--generate", "a=40"},
 		{"db", "-n", "shop", "--generate", "a=40", "--from-literal", "a=x"},
-		{"db", "-n", "shop", "--generate", "a=40", "-w", "none/db.yaml"},
+		{"db", "-n", "shop", "--generate", "a=40", "-w", "secret.yaml/db.yaml"},
 	} {
 		code, stdout, stderr := run(t, "", append([]string{"encrypt"}, args...)...)
 		if shown += stdout + stderr; code != exitError {

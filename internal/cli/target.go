@@ -113,7 +113,7 @@ func creatable(path string) error {
 // repository or project that this is in. Elsewhere a folder that is missing is more likely a wrong name.
 func creatableBelow(path string) error {
 	err := creatable(path)
-	if !errors.Is(err, errNoFolder) {
+	if !errors.Is(err, errNoFolder) || visible(path) != path { // a key that went astray becomes no folder's name
 		return err
 	}
 	there := filepath.Dir(path)
