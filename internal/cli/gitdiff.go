@@ -130,7 +130,7 @@ func (o gitDiffOptions) show(out io.Reader, keys encrypt.Keys) error {
 }
 
 func (o gitDiffOptions) showLine(line []byte, keys encrypt.Keys) error {
-	found := sealedInText.FindAllIndex(line, -1)
+	found := sealedInText().FindAllIndex(line, -1)
 	if len(found) == 0 {
 		_, err := o.streams.Out.Write(line)
 		return err

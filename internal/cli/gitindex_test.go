@@ -158,7 +158,7 @@ func FuzzDifferencesKeepAllButSealedValues(f *testing.F) {
 		if err := o.show(strings.NewReader(text), &heldKeys{}); err != nil {
 			t.Fatal(err)
 		}
-		want := sealedInText.ReplaceAllStringFunc(text, func(sealed string) string { return string(aboutSealed([]byte(sealed))) })
+		want := sealedInText().ReplaceAllStringFunc(text, func(sealed string) string { return string(aboutSealed([]byte(sealed))) })
 		if out.String() != want {
 			t.Errorf("got %q, want %q", out.String(), want)
 		}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,7 +18,7 @@ import (
 
 // sealedInText finds sealed values: base64 of "age-encryption.org/v1". A text is searched for them, and not parsed, so
 // that every other byte of it stays, and so that what git shows of a broken file is the broken file.
-var sealedInText = regexp.MustCompile(sealedBeginning + `[0-9A-Za-z+/]+={0,2}`)
+var sealedInText = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(sealedBeginning + `[0-9A-Za-z+/]+={0,2}`) })
 
 const sealedBeginning = "YWdlLWVuY3J5cHRpb24ub3JnL3Yx"
 
@@ -48,7 +49,7 @@ Exit codes: 0 done, 1 error.`,
 			if err != nil {
 				return err
 			}
-			if _, err := streams.Out.Write(sealedInText.ReplaceAllFunc(text, aboutSealed)); err != nil {
+			if _, err := streams.Out.Write(sealedInText().ReplaceAllFunc(text, aboutSealed)); err != nil {
 				return err
 			}
 			_, err = io.Copy(streams.Out, f)

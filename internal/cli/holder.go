@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 
 	"filippo.io/age"
 	"filippo.io/age/armor"
@@ -29,7 +30,7 @@ type holderRecipient struct {
 func (r holderRecipient) String() string { return r.text }
 
 // holderName is what a holder's file can be called everywhere.
-var holderName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+var holderName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`) })
 
 // parseHolders reads NAME=RECIPIENT, once for each holder.
 func (o dealOptions) parseHolders() ([]holder, error) {
@@ -39,7 +40,7 @@ func (o dealOptions) parseHolders() ([]holder, error) {
 		if !found {
 			return nil, fmt.Errorf("--share-to, number %d: want NAME=RECIPIENT", i+1)
 		}
-		if !holderName.MatchString(name) {
+		if !holderName().MatchString(name) {
 			return nil, fmt.Errorf("--share-to, number %d: a holder's name, which becomes that of a file, has letters, digits, and . _ - after the first; at most 63", i+1)
 		}
 		to, err := o.parseHolderRecipient(recipient)

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -51,7 +52,7 @@ func (r *secretReader) addDeliverTo(cmd *cobra.Command, usage string) {
 }
 
 // generates finds what has Kustomize make Secrets.
-var generates = regexp.MustCompile(`(?m)^secretGenerator:`)
+var generates = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?m)^secretGenerator:`) })
 
 // read makes candidates of the documents of one file; skipped counts those of other kinds. The error is an
 // [encrypt.Fault] where the file cannot be read; any other stands against all files.
@@ -60,7 +61,7 @@ func (r *secretReader) read(f manifestFile, data []byte) (made []importCandidate
 	if len(faults) == 1 && faults[0].Field == "" {
 		return nil, skipped, faults[0]
 	}
-	if generates.Match(data) {
+	if generates().Match(data) {
 		r.generators = append(r.generators, f.path)
 	}
 	defer func() {

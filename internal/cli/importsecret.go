@@ -7,6 +7,7 @@ import (
 	"iter"
 	"regexp"
 	"slices"
+	"sync"
 
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
@@ -123,7 +124,7 @@ func (o *importSecretOptions) candidatesIn(f manifestFile) ([]importCandidate, e
 	o.skipped += skipped
 	var fault *encrypt.Fault
 	switch {
-	case errors.As(err, &fault) && !slices.Contains(o.paths, f.path) && !mentionsSecret.Match(data):
+	case errors.As(err, &fault) && !slices.Contains(o.paths, f.path) && !mentionsSecret().Match(data):
 		// In a folder, there may be anything: templates of Helm's, say.
 		o.others = append(o.others, f.path)
 		return nil, nil
@@ -140,7 +141,7 @@ func (o *importSecretOptions) candidatesIn(f manifestFile) ([]importCandidate, e
 }
 
 // mentionsSecret finds a v1/Secret in a text that is not YAML.
-var mentionsSecret = regexp.MustCompile(`\bkind["']?\s*:\s*["']?Secret\b`)
+var mentionsSecret = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\bkind["']?\s*:\s*["']?Secret\b`) })
 
 func (o *importSecretOptions) besides(s *importSummary) []string {
 	s.OtherFiles = o.others

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
@@ -62,9 +63,9 @@ func (o *importSOPSOptions) of(f manifestFile, info sops.Info, plain []byte) ([]
 		case len(made) > 0:
 			o.skipped += skipped
 			return made, nil
-		case fault != nil && mentionsSecret.Match(plain):
+		case fault != nil && mentionsSecret().Match(plain):
 			return []importCandidate{{source: f.path, err: fault}}, nil
-		case fault == nil && manifest.Match(plain):
+		case fault == nil && manifestMark().Match(plain):
 			return []importCandidate{{source: f.path, err: leftError{"a manifest of another kind than Secret"}}}, nil
 		}
 	}
@@ -72,7 +73,7 @@ func (o *importSOPSOptions) of(f manifestFile, info sops.Info, plain []byte) ([]
 }
 
 // manifest finds a manifest of Kubernetes'.
-var manifest = regexp.MustCompile(`(?m)^\s*"?apiVersion"?\s*:`)
+var manifestMark = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?m)^\s*"?apiVersion"?\s*:`) })
 
 // whole makes an object of a file that is no Kubernetes Secret.
 func (o *importSOPSOptions) whole(f manifestFile, info sops.Info, plain []byte) ([]importCandidate, error) {

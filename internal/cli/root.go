@@ -151,8 +151,10 @@ func New(streams genericiooptions.IOStreams) *cobra.Command {
 func dress(verbs []*cobra.Command) {
 	for _, verb := range verbs {
 		verb.DisableFlagsInUseLine = true
-		verb.InitDefaultHelpFlag()
-		verb.Flags().Lookup("help").Usage = "Show this help"
+		// As cobra's InitDefaultHelpFlag has it, which copies all connection flags into the flags of every
+		// verb to find out that none of them is --help.
+		verb.Flags().BoolP("help", "h", false, "Show this help")
+		_ = verb.Flags().SetAnnotation("help", cobra.FlagSetByCobraAnnotation, []string{"true"})
 		dress(verb.Commands())
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -145,7 +146,7 @@ func projectInIndex(ctx context.Context, index *gitIndex, dir, file string) (*pr
 }
 
 // nameInText finds what may be the names of manifests.
-var nameInText = regexp.MustCompile(`name["']?\s*:\s*["']?([0-9A-Za-z.-]+)`)
+var nameInText = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`name["']?\s*:\s*["']?([0-9A-Za-z.-]+)`) })
 
 // sameNames reads the manifests of the index, beside those that were read, that may bear the name of one of them. It
 // searches the text of all others, and parses only those that such a name stands in: a double whose name is spelled
@@ -186,7 +187,7 @@ func (x *gitIndex) sameNames(ctx context.Context, read []checked, paths []string
 		if !bytes.Contains(data, []byte(v1alpha1.Group+"/")) {
 			return nil
 		}
-		for _, m := range nameInText.FindAllSubmatch(data, -1) {
+		for _, m := range nameInText().FindAllSubmatch(data, -1) {
 			if names[string(m[1])] {
 				ms := encrypt.ReadManifests(x.shown(files[i]), data, rules(files[i]).Namespace)
 				found = append(found, checked{manifests: ms.Objects})

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 	"unicode"
 	"unicode/utf8"
 )
@@ -12,18 +13,20 @@ import (
 // account's, as they might be given where a file's name or a recipient belongs. Hints that tell
 // how one begins have an ellipsis after it.
 var (
-	privateKey   = regexp.MustCompile(`(?i)AGE-(SECRET-KEY|PLUGIN)-[0-9A-Z-]{8,}`)
-	rootKeyShare = regexp.MustCompile(`(?i)vsecm-share1[0-9a-z]{8,}`)
-	bearerToken  = regexp.MustCompile(`eyJ[0-9A-Za-z_-]{8,}\.[0-9A-Za-z_-]{8,}(\.[0-9A-Za-z_-]*)?`)
+	privateKey   = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?i)AGE-(SECRET-KEY|PLUGIN)-[0-9A-Z-]{8,}`) })
+	rootKeyShare = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?i)vsecm-share1[0-9a-z]{8,}`) })
+	bearerToken  = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`eyJ[0-9A-Za-z_-]{8,}\.[0-9A-Za-z_-]{8,}(\.[0-9A-Za-z_-]*)?`)
+	})
 )
 
 // visible makes a message safe to show. Names of files and what parsers quote may come
 // from people whom the reader does not trust: no control character of theirs
 // reaches the terminal. A private key, a share or a token that went astray is left out.
 func visible(message string) string {
-	message = privateKey.ReplaceAllString(message, "(a private key)")
-	message = rootKeyShare.ReplaceAllString(message, "(a share)")
-	message = bearerToken.ReplaceAllString(message, "(a token)")
+	message = privateKey().ReplaceAllString(message, "(a private key)")
+	message = rootKeyShare().ReplaceAllString(message, "(a share)")
+	message = bearerToken().ReplaceAllString(message, "(a token)")
 	var s strings.Builder
 	for len(message) > 0 {
 		r, n := utf8.DecodeRuneInString(message)

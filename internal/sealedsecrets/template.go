@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/pkg/template"
@@ -89,11 +90,11 @@ func templateOf(texts map[string]string) *v1alpha1.Template {
 	return t
 }
 
-var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+var identifier = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`) })
 
 // itself returns the template that delivers a value as it is.
 func itself(key string) string {
-	if identifier.MatchString(key) {
+	if identifier().MatchString(key) {
 		return fmt.Sprintf("{{ .%s }}", key)
 	}
 	return fmt.Sprintf("{{ index . %s }}", strconv.Quote(key))

@@ -48,7 +48,7 @@ func (n *names) take(object, key string, value []byte) (string, error) {
 	if other, taken := (*n)[name]; taken {
 		return "", fmt.Errorf("%w: %s and %s both become %s", ErrNoVariable, other, where, name)
 	}
-	if loaders.MatchString(name) {
+	if loaders().MatchString(name) {
 		return "", fmt.Errorf("%w: %s becomes %s, which could make a program run other code", ErrNoVariable, where, name)
 	}
 	if *n == nil {

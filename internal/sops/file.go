@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -35,10 +36,12 @@ type Info struct {
 var byExtension = map[string]Format{".yaml": YAML, ".yml": YAML, ".json": JSON, ".env": Dotenv, ".ini": INI}
 
 var (
-	yamlMark   = regexp.MustCompile(`(?m)^sops:[ \t]*\r?$`)
-	dotenvMark = regexp.MustCompile(`(?m)^sops_mac=`)
-	iniMark    = regexp.MustCompile(`(?m)^\[sops\][ \t]*\r?$`)
-	modified   = regexp.MustCompile(`(?m)^[ \t]*"?(?:sops_)?lastmodified"?[ \t]*[:=][ \t]*"?([0-9TZ:.+-]+)"?,?[ \t]*\r?$`)
+	yamlMark   = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?m)^sops:[ \t]*\r?$`) })
+	dotenvMark = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?m)^sops_mac=`) })
+	iniMark    = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?m)^\[sops\][ \t]*\r?$`) })
+	modified   = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`(?m)^[ \t]*"?(?:sops_)?lastmodified"?[ \t]*[:=][ \t]*"?([0-9TZ:.+-]+)"?,?[ \t]*\r?$`)
+	})
 )
 
 // Detect tells whether a file is one of SOPS', by what is in it. Its name decides where the text leaves two readings,
@@ -53,7 +56,7 @@ func Detect(name string, data []byte) (Info, bool) {
 	}
 	info := Info{Format: format}
 	// SOPS writes its own fields last.
-	if all := modified.FindAllSubmatch(data, -1); len(all) > 0 {
+	if all := modified().FindAllSubmatch(data, -1); len(all) > 0 {
 		if at, err := time.Parse(time.RFC3339, string(all[len(all)-1][1])); err == nil {
 			info.LastModified = at.UTC().Truncate(time.Second)
 		}
@@ -79,11 +82,11 @@ func formatOf(name string, data []byte) (Format, bool) {
 		return JSON, true
 	}
 	switch {
-	case yamlMark.Match(data):
+	case yamlMark().Match(data):
 		return YAML, true
-	case dotenvMark.Match(data):
+	case dotenvMark().Match(data):
 		return Dotenv, true
-	case iniMark.Match(data):
+	case iniMark().Match(data):
 		return INI, true
 	}
 	return "", false

@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -149,13 +150,13 @@ func (p *Program) failure(err error, said string) error {
 }
 
 // failedKey finds the keys that SOPS has tried, below the groups that they are in.
-var failedKey = regexp.MustCompile(`(?m)^[ \t]*(\S+): FAILED\r?$`)
+var failedKey = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?m)^[ \t]*(\S+): FAILED\r?$`) })
 
 // keysIn returns whom a file is encrypted to, out of what SOPS says where it has no key. These are public.
 func keysIn(said string) []string {
 	const most, longest = 4, 100
 	var keys []string
-	for _, match := range failedKey.FindAllStringSubmatch(said, -1) {
+	for _, match := range failedKey().FindAllStringSubmatch(said, -1) {
 		key := match[1]
 		if len(key) > longest { // recipients that withstand quantum computers have two thousand letters
 			key = key[:longest] + "…"

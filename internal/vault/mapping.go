@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // ErrMapping: a text is no mapping.
@@ -24,7 +25,7 @@ const (
 	forName      = "{name}"
 )
 
-var pieces = regexp.MustCompile(`\{[^{}]*\}|\*`)
+var pieces = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\{[^{}]*\}|\*`) })
 
 // ParseMapping parses a mapping. The error is [ErrMapping].
 func ParseMapping(text string) (*Mapping, error) {
@@ -43,7 +44,7 @@ func ParseMapping(text string) (*Mapping, error) {
 	has := make(map[string]bool)
 	var expression strings.Builder
 	at := 0
-	for _, span := range pieces.FindAllStringIndex(pattern, -1) {
+	for _, span := range pieces().FindAllStringIndex(pattern, -1) {
 		expression.WriteString(regexp.QuoteMeta(pattern[at:span[0]]))
 		piece := pattern[span[0]:span[1]]
 		at = span[1]
@@ -78,7 +79,7 @@ func ParseMapping(text string) (*Mapping, error) {
 			m.namespace = forNamespace
 		}
 	}
-	for _, piece := range pieces.FindAllString(m.namespace+"/"+m.name, -1) {
+	for _, piece := range pieces().FindAllString(m.namespace+"/"+m.name, -1) {
 		if !has[piece] || piece == "*" {
 			return wrong("%s is not in its pattern", piece)
 		}

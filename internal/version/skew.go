@@ -3,6 +3,7 @@ package version
 import (
 	"regexp"
 	"strconv"
+	"sync"
 )
 
 // A Skew says how the version of another part of the product stands to one's own.
@@ -38,14 +39,16 @@ func SkewOf(mine, theirs string) Skew {
 type line struct{ major, minor int }
 
 var (
-	semantic = regexp.MustCompile(`^v(0|[1-9][0-9]{0,5})\.(0|[1-9][0-9]{0,5})\.(0|[1-9][0-9]{0,5})([-+].*)?$`)
+	semantic = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^v(0|[1-9][0-9]{0,5})\.(0|[1-9][0-9]{0,5})\.(0|[1-9][0-9]{0,5})([-+].*)?$`)
+	})
 	// untagged is how Go names a commit behind no release.
-	untagged = regexp.MustCompile(`^v0\.0\.0-[0-9]{14}-[0-9a-f]{12}`)
+	untagged = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^v0\.0\.0-[0-9]{14}-[0-9a-f]{12}`) })
 )
 
 func lineOf(version string) (line, bool) {
-	parts := semantic.FindStringSubmatch(version)
-	if parts == nil || untagged.MatchString(version) {
+	parts := semantic().FindStringSubmatch(version)
+	if parts == nil || untagged().MatchString(version) {
 		return line{}, false
 	}
 	// They are a few digits.

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	texttemplate "text/template"
 	"text/template/parse"
 
@@ -178,14 +179,14 @@ func convertStrings(v any) (any, error) {
 }
 
 // fieldAlone is the template that nearly all of them are made of.
-var fieldAlone = regexp.MustCompile(`^\{\{-?\s*\.([A-Za-z_][A-Za-z0-9_]*)\s*-?\}\}$`)
+var fieldAlone = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^\{\{-?\s*\.([A-Za-z_][A-Za-z0-9_]*)\s*-?\}\}$`) })
 
 // convertText returns a template that does over the object's values what source does over the fields of its one value.
 func convertText(source string) (string, error) {
 	if !strings.Contains(source, "{{") {
 		return source, nil
 	}
-	if m := fieldAlone.FindStringSubmatch(source); m != nil {
+	if m := fieldAlone().FindStringSubmatch(source); m != nil {
 		return fmt.Sprintf("{{ (fromJson .%s).%s }}", ValueKey, m[1]), nil
 	}
 	root, err := usesRoot(source)
@@ -266,8 +267,8 @@ func kubernetesTemplate(r *Record) (*v1alpha1.Template, error) {
 
 // memberOf returns the template that prints one member of the value.
 func memberOf(name string) string {
-	if alone := "{{." + name + "}}"; fieldAlone.MatchString(alone) {
-		return fieldAlone.ReplaceAllString(alone, "{{ (fromJson ."+ValueKey+").$1 }}")
+	if alone := "{{." + name + "}}"; fieldAlone().MatchString(alone) {
+		return fieldAlone().ReplaceAllString(alone, "{{ (fromJson ."+ValueKey+").$1 }}")
 	}
 	return "{{ index (fromJson ." + ValueKey + ") " + strconv.Quote(name) + " }}"
 }

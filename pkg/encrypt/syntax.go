@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -29,11 +30,15 @@ func parts(data []byte) (n, line int) {
 }
 
 var (
-	yamlErrorLine   = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
-	yamlErrorAnchor = regexp.MustCompile(`(?s)^(?:unknown )?anchor '(.*)' (?:referenced|value contains itself)$`)
+	yamlErrorLine   = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^yaml: (?:line (\d+): )?`) })
+	yamlErrorAnchor = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`(?s)^(?:unknown )?anchor '(.*)' (?:referenced|value contains itself)$`)
+	})
 	// Errors of the library's parser, unlike those of its scanner, come with
 	// a line that counts from 0, and it is that of the node they are in.
-	yamlParserError = regexp.MustCompile(`^(?:did not find expected (?:<.*>|node content|key|'-' indicator|',' or '[\]}]')|found undefined tag handle|found duplicate %|found incompatible YAML)`)
+	yamlParserError = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^(?:did not find expected (?:<.*>|node content|key|'-' indicator|',' or '[\]}]')|found undefined tag handle|found duplicate %|found incompatible YAML)`)
+	})
 )
 
 // syntaxFault places an error of the YAML library. Its texts name what was
@@ -42,11 +47,11 @@ var (
 func syntaxFault(file string, data []byte, err error) *Fault {
 	text := err.Error()
 	f := &Fault{File: file, Line: 1}
-	if m := yamlErrorLine.FindStringSubmatch(text); m != nil {
+	if m := yamlErrorLine().FindStringSubmatch(text); m != nil {
 		text = text[len(m[0]):]
 		if n, err := strconv.Atoi(m[1]); err == nil {
 			f.Line = n
-			if yamlParserError.MatchString(text) {
+			if yamlParserError().MatchString(text) {
 				f.Line++
 			}
 		}
@@ -61,7 +66,7 @@ func syntaxFault(file string, data []byte, err error) *Fault {
 	case "control characters are not allowed":
 		f.Line = controlLine(data)
 	}
-	if m := yamlErrorAnchor.FindStringSubmatch(text); m != nil {
+	if m := yamlErrorAnchor().FindStringSubmatch(text); m != nil {
 		f.Line, text = lineOf(data, "*"+m[1]), "an alias without its anchor"
 	}
 	f.Err = fmt.Errorf("not valid YAML: %s", text)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -187,7 +188,7 @@ func (d *decoder) pays(size int, n *yaml.Node, field string) bool {
 }
 
 // jsonNumber is what both YAML and JSON read as the same number.
-var jsonNumber = regexp.MustCompile(`^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?$`)
+var jsonNumber = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?$`) })
 
 func (d *decoder) writeScalar(out *strings.Builder, n *yaml.Node, field string) {
 	plain := n.Kind == yaml.ScalarNode && d.plain(n, field)
@@ -197,7 +198,7 @@ func (d *decoder) writeScalar(out *strings.Builder, n *yaml.Node, field string) 
 		out.WriteString("null")
 	case plain && tag == "!!bool" && (n.Value == "true" || n.Value == "false"):
 		out.WriteString(n.Value)
-	case plain && (tag == "!!int" || tag == "!!float") && jsonNumber.MatchString(n.Value):
+	case plain && (tag == "!!int" || tag == "!!float") && jsonNumber().MatchString(n.Value):
 		out.WriteString(n.Value)
 	case n.Kind == yaml.ScalarNode && (tag == "!!null" || tag == "!!int" || tag == "!!float"):
 		d.faultf(n, field, "want what JSON knows: this may be put in quotes")

@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	texttemplate "text/template"
 	"text/template/parse"
 	"unicode/utf8"
@@ -56,7 +57,7 @@ func (c *compiler) program(path, text string) (program, error) {
 	if err != nil {
 		return program{}, p.parseError(err)
 	}
-	if at := defines.FindStringIndex(text); len(trees) > 1 && at != nil {
+	if at := defines().FindStringIndex(text); len(trees) > 1 && at != nil {
 		return program{}, p.errorAt(at[0], "templates within templates are not supported: there is no define, block and template")
 	}
 	c.refer(p, tree.Root)
@@ -69,7 +70,7 @@ func (c *compiler) program(path, text string) (program, error) {
 	return p, nil
 }
 
-var defines = regexp.MustCompile(`\{\{-?\s*(define|block)\b`)
+var defines = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\{\{-?\s*(define|block)\b`) })
 
 // instrument puts the hidden functions into a list, around which are so many ranges. It refuses what is not supported.
 func (p program) instrument(list *parse.ListNode, ranges int) error {

@@ -6,6 +6,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"sync"
 	texttemplate "text/template"
 	"text/template/parse"
 	"unicode/utf8"
@@ -23,12 +24,12 @@ func (p program) errorAt(offset int, reason string) *Error {
 }
 
 // parsePrefix is how the errors of the parser begin.
-var parsePrefix = regexp.MustCompile(`^template: p\d+:(\d+): `)
+var parsePrefix = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^template: p\d+:(\d+): `) })
 
 // parseError returns an error of the parser, which tells lines only. It has seen no value.
 func (p program) parseError(err error) *Error {
 	message := err.Error()
-	m := parsePrefix.FindStringSubmatch(message)
+	m := parsePrefix().FindStringSubmatch(message)
 	if m == nil {
 		return &Error{Key: p.key, Path: p.path, Reason: "cannot be parsed"}
 	}
@@ -40,7 +41,7 @@ func (p program) parseError(err error) *Error {
 }
 
 // quoted is what the parser names in an error.
-var quoted = regexp.MustCompile(`"(?:[^"\\]|\\.)*"|<[^<>]+>`)
+var quoted = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`"(?:[^"\\]|\\.)*"|<[^<>]+>`) })
 
 // column guesses where on a line that is which an error of the parser names; it is returned in bytes, from 0. Where that
 // is not to be found, it is where the action begins that the error is in.
@@ -68,7 +69,7 @@ func (p program) column(line int, message string) int {
 		return err != nil && strings.HasSuffix(err.Error(), message)
 	})
 	action := actions[first]
-	if q := quoted.FindString(message); q != "" {
+	if q := quoted().FindString(message); q != "" {
 		name := strings.Trim(q, "<>")
 		if unquoted, err := strconv.Unquote(q); err == nil {
 			name = unquoted
@@ -94,7 +95,7 @@ func (p program) offset(line, column int) int {
 }
 
 // executePrefix is how the errors of the library begin. The rest may quote values, and is left alone.
-var executePrefix = regexp.MustCompile(`^template: p\d+:(\d+):(\d+): executing `)
+var executePrefix = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^template: p\d+:(\d+):(\d+): executing `) })
 
 // executeError returns what to tell of an error that the library returned for the program.
 func (p program) executeError(err error) *Error {
@@ -120,7 +121,7 @@ func (p program) executeError(err error) *Error {
 	case strings.Contains(message, ": can't evaluate field "):
 		reason = "this value has no keys"
 	}
-	m := executePrefix.FindStringSubmatch(message)
+	m := executePrefix().FindStringSubmatch(message)
 	if m == nil {
 		return &Error{Key: p.key, Path: p.path, Reason: reason}
 	}
