@@ -58,15 +58,20 @@ Exit codes: 0 done, 1 error.`,
 	}
 }
 
-// shownID is how much of a key's id or a hash is shown where it only has to differ from others, in hex digits.
-const shownID = 8
+const (
+	// shownID is how much of a key's id is shown where it only has to differ from others, in hex digits.
+	shownID = 8
+	// shownHash is how much of a value's hash is shown, in bytes: git shows no difference between values that show the
+	// same, and with half as much, who wants to slip one past a review finds such a value within hours.
+	shownHash = 8
+)
 
 // aboutSealed says what a sealed value shows to anybody, in a few words.
 func aboutSealed(sealed []byte) []byte {
 	hash := sha256.Sum256(sealed)
 	info, err := encrypt.Inspect(string(sealed))
 	if err != nil {
-		return fmt.Appendf(nil, "unreadable sealed value, #%x", hash[:shownID/2])
+		return fmt.Appendf(nil, "unreadable sealed value, #%x", hash[:shownHash])
 	}
 	ids := make([]string, len(info.KeyIDs))
 	for i, id := range info.KeyIDs {
@@ -80,5 +85,5 @@ func aboutSealed(sealed []byte) []byte {
 	if info.Size == 1 {
 		bytes = "byte"
 	}
-	return fmt.Appendf(nil, "sealed %s, %s %s, %d %s, #%x", info.SealedAt.Format(time.RFC3339), key, strings.Join(ids, " "), info.Size, bytes, hash[:shownID/2])
+	return fmt.Appendf(nil, "sealed %s, %s %s, %d %s, #%x", info.SealedAt.Format(time.RFC3339), key, strings.Join(ids, " "), info.Size, bytes, hash[:shownHash])
 }
