@@ -166,13 +166,10 @@ func (d *desk) clear() error {
 	return nil
 }
 
-// wipeFolder closes and removes a folder.
+// wipeFolder closes and removes a folder, with what an editor that is about to end has put there meanwhile. That follows
+// no link.
 func wipeFolder(root *os.Root, dir string) error {
-	err := errors.Join(wipeFiles(root), root.Close())
-	if failed := os.Remove(dir); !errors.Is(failed, fs.ErrNotExist) {
-		err = errors.Join(err, failed)
-	}
-	return err
+	return errors.Join(wipeFiles(root), root.Close(), os.RemoveAll(dir))
 }
 
 // wipeFiles overwrites and removes what is in a folder of one's own.
