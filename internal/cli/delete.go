@@ -182,7 +182,7 @@ func (o deleteOptions) confirm(objects []*v1alpha1.EncryptedSecret) (bool, error
 	asks := t != nil && !o.yes && !o.dryRun.dry() && len(objects) > 0
 	for _, object := range objects {
 		if asks {
-			fmt.Fprintf(o.streams.ErrOut, "EncryptedSecret %s/%s, with %s\n", object.Namespace, object.Name, keysOf(object))
+			prose(o.streams.ErrOut, "EncryptedSecret %s/%s, with %s", object.Namespace, object.Name, keysOf(object))
 		}
 		if said := fate(object); said != "" {
 			prose(o.streams.ErrOut, "note: %s", said)

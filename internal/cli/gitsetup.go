@@ -28,7 +28,7 @@ add.
 
 A diff driver has 'git diff', 'git log -p' and 'git show' print a line
 
-  password: sealed 2026-11-20T09:12:44Z, key 3f21ab90, 32 bytes, #77d0f1e205ac93b8
+  token: sealed 2026-11-20T09:12:44Z, key 3f21ab90, 32 bytes, #77d0f1e205ac93b8
 
 where there would be base64. It counts for the .yaml, .yml and .json files of
 this clone; a repository whose .gitattributes says diff=vsecm says itself for

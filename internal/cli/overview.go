@@ -211,7 +211,7 @@ func (v *overview) printSecrets(w io.Writer) {
 		fmt.Fprint(w, "\nNo EncryptedSecrets.\n")
 		return
 	}
-	fmt.Fprintf(w, "\nEncryptedSecrets: %d of %d ready", n.Ready, n.Total)
+	said := fmt.Sprintf("EncryptedSecrets: %d of %d ready", n.Ready, n.Total)
 	reasons := slices.SortedFunc(maps.Keys(n.NotReady), func(a, b string) int {
 		return cmp.Or(n.NotReady[b]-n.NotReady[a], cmp.Compare(a, b))
 	})
@@ -220,10 +220,11 @@ func (v *overview) printSecrets(w io.Writer) {
 		if i == 0 {
 			separator = "; "
 		}
-		fmt.Fprintf(w, "%s%d %s", separator, n.NotReady[reason], visible(reason))
+		said += fmt.Sprintf("%s%d %s", separator, n.NotReady[reason], reason)
 	}
 	fmt.Fprintln(w)
+	prose(w, "%s", said)
 	if len(reasons) > 0 {
-		fmt.Fprintln(w, "  kubectl vsecm list -A -o wide shows which, and why")
+		prose(w, "  kubectl vsecm list -A -o wide shows which, and why")
 	}
 }
