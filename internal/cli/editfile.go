@@ -84,17 +84,21 @@ func (f manifestFlags) all(t *target) ([]encrypt.Manifest, error) {
 	return meant, nil
 }
 
-// one is all where a single manifest has to be meant.
-func (f manifestFlags) one(t *target) (encrypt.Manifest, error) {
+// oneIn opens a file with [openExisting], and returns with it the single manifest that is meant.
+func (f manifestFlags) oneIn(file string, p *project) (*target, encrypt.Manifest, error) {
+	t, err := openExisting(file, p)
+	if err != nil {
+		return nil, encrypt.Manifest{}, err
+	}
 	meant, err := f.all(t)
 	if err != nil {
-		return encrypt.Manifest{}, err
+		return nil, encrypt.Manifest{}, err
 	}
 	if len(meant) > 1 {
-		return encrypt.Manifest{}, withHint(fmt.Errorf("%s: %d manifests in it, and it is not said which", t.path, len(meant)),
+		return nil, encrypt.Manifest{}, withHint(fmt.Errorf("%s: %d manifests in it, and it is not said which", t.path, len(meant)),
 			"choose one with --name and -n: %s", placesIn(meant))
 	}
-	return meant[0], nil
+	return t, meant[0], nil
 }
 
 func placesIn(ms []encrypt.Manifest) string {

@@ -111,11 +111,7 @@ func (o *setOptions) run() error {
 	if err != nil {
 		return err
 	}
-	t, err := openExisting(o.file, p)
-	if err != nil {
-		return err
-	}
-	m, err := o.manifest.one(t)
+	t, m, err := o.manifest.oneIn(o.file, p)
 	if err != nil {
 		return err
 	}
