@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -22,9 +23,19 @@ type manifestFile struct {
 // on the way; unlike Safe, it takes what is named whatever it is called, and through links.
 func manifestFiles(path string) ([]manifestFile, error) { return filesIn(path, isManifestName) }
 
+// A noFileError says that there is neither a file nor a folder of a name. It is an [fs.ErrNotExist].
+type noFileError struct{ path string }
+
+func (e noFileError) Error() string { return "there is no file or folder " + e.path }
+
+func (e noFileError) Is(target error) bool { return target == fs.ErrNotExist }
+
 // filesIn is manifestFiles for the files of other names.
 func filesIn(path string, wanted func(name string) bool) ([]manifestFile, error) {
 	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, noFileError{path}
+	}
 	if err != nil {
 		return nil, err
 	}
