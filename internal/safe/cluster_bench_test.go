@@ -1,6 +1,7 @@
 package safe_test
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/vsecm/kubectl-vsecm/api/v1alpha1"
 	"github.com/vsecm/kubectl-vsecm/internal/kube"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
 
@@ -39,7 +41,9 @@ func BenchmarkReplica(b *testing.B) {
 				c.ready(r, http.StatusOK)
 				ready += float64(time.Since(start).Microseconds()) / 1000
 				b.StopTimer()
-				time.Sleep(2 * time.Second) // for Safe to give back what starting took
+				// It leads, and looks at every object once; then it gives back what that took.
+				wait.For(b, "it has looked at every object", func() error { return c.lookedAt(r) })
+				time.Sleep(settled)
 				idle += r.process.memory(b, "VmRSS")
 				anonymous += r.process.memory(b, "RssAnon")
 
@@ -102,4 +106,16 @@ func (c *cluster) fill(b *testing.B, n int) (ciphertext int) {
 		ciphertext += sizes[k]
 	}
 	return ciphertext
+}
+
+// lookedAt tells what keeps a replica that leads from having looked at every object.
+func (c *cluster) lookedAt(r *replica) error {
+	_, body, err := plain(r.at.Metrics, "/metrics")
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(body, "\nvsecm_delivery_waiting 0\n") {
+		return errors.New("it does not lead, or objects wait")
+	}
+	return nil
 }
