@@ -136,7 +136,7 @@ with --watch 0 when Ctrl-C has ended it.`,
 	o.safe.addTo(cmd)
 	o.output.addTo(cmd, "Form of the output")
 	cmd.Flags().BoolVarP(&o.watch, "watch", "w", false, "Show it anew, until Ctrl-C")
-	cmd.Flags().DurationVar(&o.interval, "interval", 2*time.Second, "With --watch, how long to wait before it is shown anew")
+	cmd.Flags().DurationVar(&o.interval, "interval", 2*time.Second, "With --watch, the `DURATION` until it is shown anew")
 	_ = cmd.RegisterFlagCompletionFunc("interval", cobra.FixedCompletions([]string{"2s", "10s", "1m"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
