@@ -213,8 +213,8 @@ func (f *forwarded) Write(p []byte) (int, error) {
 }
 
 // reasonWait is how long after the end of the data the reason for it is waited for: it comes on
-// a stream of its own.
-const reasonWait = time.Second
+// a stream of its own, at once, but for a cluster that is busy.
+const reasonWait = 5 * time.Second
 
 // explain says why the pod gave no answer, where its node tells.
 func (f *forwarded) explain(err error) error {
