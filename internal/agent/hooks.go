@@ -53,6 +53,9 @@ func (h *hooks) run(ctx context.Context) error {
 			return nil
 		case <-h.news:
 		}
+		if ctx.Err() != nil {
+			return nil // select takes any of two that are ready
+		}
 		h.tellAll(ctx)
 	}
 }

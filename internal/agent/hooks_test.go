@@ -48,7 +48,7 @@ func TestHooksAreToldOfChangesAlone(t *testing.T) {
 	}
 	r.end()
 	if len(seen) > 0 {
-		t.Errorf("told %d times more", len(seen))
+		t.Errorf("told %d times more, of %q:\n%s", len(seen), <-seen, r.log)
 	}
 }
 
