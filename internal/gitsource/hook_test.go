@@ -52,7 +52,7 @@ func TestAFloodOfHookCallsIsNoneOfRequests(t *testing.T) {
 	if !flood(func(target hooks.Target, err error) bool { return err == nil && string(target.Secret) == marker }) {
 		t.Error("the hook was lost")
 	}
-	if n := read(); n != before {
+	if n := read(); n > before+1 { // once more, if the news of the Secret came after it was read
 		t.Errorf("the Secret was read %d times more", n-before)
 	}
 	w.merge(w.admin.Core, "secrets", "hook", `{"stringData":{"token":"`+marker+`-new"}}`)
