@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -64,12 +65,17 @@ func TestAnImpostorHearsNothingAndGetsNoToken(t *testing.T) {
 	w := install(t, key, a)
 	false1 := newImpostor(t, selfSigned(t), func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"state":"sealed"}`) })
 	operator := w.person("mallory", "vsecm-admins")
-	for _, args := range [][]string{{"status"}, {"unseal"}, {"seal"}, {"sync"}, {"reveal", "db", "-n", "shop"}, {"recipient"}} {
-		code, stdout, stderr := w.vsecm(operator, string(key.Text()), append(args, "--safe", false1.address)...)
-		if code != exitError || stdout != "" || !strings.Contains(stderr, "this is none of the cluster's Safes") || !strings.Contains(stderr, "hint: nothing was sent to it") {
-			t.Errorf("%s: exit code %d: %s%s", args[0], code, stdout, stderr)
+	t.Run("verbs", func(t *testing.T) {
+		for _, args := range [][]string{{"status"}, {"unseal"}, {"seal"}, {"sync"}, {"reveal", "db", "-n", "shop"}, {"recipient"}} {
+			t.Run(args[0], func(t *testing.T) {
+				t.Parallel() // each waits for what may be published yet
+				code, stdout, stderr := run(t, string(key.Text()), append(args, "--safe", false1.address, "--kubeconfig", operator)...)
+				if code != exitError || stdout != "" || !strings.Contains(stderr, "this is none of the cluster's Safes") || !strings.Contains(stderr, "hint: nothing was sent to it") {
+					t.Errorf("exit code %d: %s%s", code, stdout, stderr)
+				}
+			})
 		}
-	}
+	})
 	if n := false1.heard.Load(); n != 0 {
 		t.Errorf("%d requests were sent", n)
 	}
@@ -82,6 +88,32 @@ func TestAnImpostorHearsNothingAndGetsNoToken(t *testing.T) {
 	}
 	if n := w.tokensOf("mallory"); n != 1 {
 		t.Errorf("%d tokens for one replica", n)
+	}
+}
+
+// A replica that has just started, or has its first SVID, shows what it is recognised by a moment before that
+// is published: it is waited for, and hears nothing until then.
+func TestAReplicaIsRecognisedByWhatIsPublishedAMomentLater(t *testing.T) {
+	certificate := selfSigned(t)
+	late := newImpostor(t, certificate, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "{}") })
+	r, err := newReplica(late.address)
+	check(t, err)
+	defer r.close()
+	looked := 0
+	r.pins = newPins("cluster", &publication.Publication{})
+	r.pins.renew = func(context.Context) (*pins, error) {
+		if n := late.heard.Load(); n != 0 {
+			t.Errorf("it heard %d requests before it was known", n)
+		}
+		if looked++; looked == 1 {
+			return nil, errors.New("the API server is busy")
+		}
+		return newPins("cluster", &publication.Publication{Replicas: map[string]publication.Replica{"a": {CertificateSHA256: late.pin}}}), nil
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if _, err := r.ask(ctx, http.MethodGet, "/v1/seal-status"); err != nil || looked != 2 || late.heard.Load() != 1 {
+		t.Errorf("looked %d times, %d requests: %v", looked, late.heard.Load(), err)
 	}
 }
 

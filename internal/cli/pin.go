@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -27,6 +28,9 @@ type pins struct {
 	bundle       *x509.CertPool
 	now          func() time.Time
 	skew         *skewTeller // may be nil
+
+	// renew returns those of what is published by now; nil where nobody publishes.
+	renew func(context.Context) (*pins, error)
 }
 
 func newPins(where string, p *publication.Publication) *pins {

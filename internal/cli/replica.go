@@ -26,7 +26,6 @@ type replica struct {
 	host   string // for TLS's server name; may be empty
 	remote bool   // reached over TLS; if not, over a socket of this machine
 	dial   func(context.Context) (net.Conn, error)
-	pins   *pins
 	source tokenSource
 
 	// patience bounds the time in which a connection has to be there; 0 for as long as the call.
@@ -36,9 +35,10 @@ type replica struct {
 	client *http.Client
 
 	mu          sync.Mutex // the HTTP client dials from another goroutine
-	ready       net.Conn   // shown to be Safe, and not used yet
-	fingerprint string     // of the public key that the token is for
-	names       []string   // of the published replicas that it may be
+	pins        *pins
+	ready       net.Conn // shown to be Safe, and not used yet
+	fingerprint string   // of the public key that the token is for
+	names       []string // of the published replicas that it may be
 }
 
 // errUnreachable says that a replica does not answer.
@@ -147,6 +147,13 @@ func (r *replica) take(ctx context.Context) (net.Conn, error) {
 	return r.connect(ctx)
 }
 
+const (
+	// publishWait is how long what a replica is recognised by may be published after it is shown: of one
+	// that has just started, or has its first SVID.
+	publishWait  = 3 * time.Second
+	publishPause = 200 * time.Millisecond
+)
+
 // connect returns a new connection. Over TLS it is one on which a Safe of the cluster has shown
 // itself, always the same one; to anything else nothing was sent.
 func (r *replica) connect(ctx context.Context) (net.Conn, error) {
@@ -155,6 +162,45 @@ func (r *replica) connect(ctx context.Context) (net.Conn, error) {
 		ctx, cancel = context.WithTimeout(ctx, r.patience)
 		defer cancel()
 	}
+	conn, err := r.handshake(ctx)
+	for until := time.Now().Add(publishWait); errors.Is(err, errNotPinned) && time.Now().Before(until); {
+		if !r.renewPins(ctx) {
+			return nil, err
+		}
+		again, failed := r.handshake(ctx)
+		if failed == nil {
+			return again, nil
+		}
+		if errors.Is(failed, errNotPinned) {
+			err = failed
+		}
+	}
+	return conn, err
+}
+
+// renewPins takes, after a pause, what is published by now. It is false where there is nothing to wait for.
+func (r *replica) renewPins(ctx context.Context) bool {
+	r.mu.Lock()
+	old := r.pins
+	r.mu.Unlock()
+	if old.renew == nil {
+		return false
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(publishPause):
+	}
+	if fresh, err := old.renew(ctx); err == nil {
+		r.mu.Lock()
+		r.pins = fresh
+		r.mu.Unlock()
+	}
+	return true
+}
+
+// handshake is one try of connect.
+func (r *replica) handshake(ctx context.Context) (net.Conn, error) {
 	conn, err := r.dial(ctx)
 	if err != nil {
 		return nil, r.unreachable(err)
@@ -185,12 +231,12 @@ func (r *replica) connect(ctx context.Context) (net.Conn, error) {
 }
 
 func (r *replica) recognise(state tls.ConnectionState) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if err := r.pins.check(state.PeerCertificates); err != nil {
 		return err
 	}
 	fingerprint := fingerprintOf(state.PeerCertificates[0])
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	if r.fingerprint == "" {
 		r.fingerprint = fingerprint
 		r.names = r.pins.names(state.PeerCertificates[0])

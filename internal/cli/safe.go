@@ -152,12 +152,24 @@ func (f *safeFlag) throughCluster(ctx context.Context, s *safes, source tokenSou
 	if s.published, err = cluster.publication(ctx, string(f.namespace)); err != nil {
 		return err
 	}
-	pins := newPins(cluster.String(), s.published)
-	pins.skew = f.conn.skew
+	pins := f.pinned(cluster, s.published)
 	for _, r := range s.replicas {
 		r.pins, r.source = pins, source
 	}
 	return nil
+}
+
+func (f *safeFlag) pinned(c *cluster, p *publication.Publication) *pins {
+	ps := newPins(c.String(), p)
+	ps.skew = f.conn.skew
+	ps.renew = func(ctx context.Context) (*pins, error) {
+		p, err := c.publication(ctx, string(f.namespace))
+		if err != nil {
+			return nil, err
+		}
+		return f.pinned(c, p), nil
+	}
+	return ps
 }
 
 // remote tells whether a replica is reached by more than a socket of this machine.

@@ -67,8 +67,8 @@ func unknownCall(p *problem.Problem, target string) bool {
 // skewHint says what a refusal may come from; empty where it does not come from versions.
 func (r *replica) skewHint(p *problem.Problem, target string) string {
 	advice := ""
-	if r.pins != nil && r.pins.skew != nil {
-		advice = r.pins.skew.advice(r.version())
+	if skew := r.skew(); skew != nil {
+		advice = skew.advice(r.version())
 	}
 	switch {
 	case advice != "" && (unknownCall(p, target) || p.Type == problem.BadRequest || p.Type == problem.Internal || p.Type == ""):
@@ -77,6 +77,16 @@ func (r *replica) skewHint(p *problem.Problem, target string) string {
 		return fmt.Sprintf("this Safe does not know the call: it is older than this plugin (%s), or something else answers. To upgrade Safe: %s", version.Get().Version, installPage)
 	}
 	return ""
+}
+
+// skew returns who tells of versions that are apart; nil where none are known.
+func (r *replica) skew() *skewTeller {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.pins == nil {
+		return nil
+	}
+	return r.pins.skew
 }
 
 // version returns which version the replica published that it is of, as far as that is known.

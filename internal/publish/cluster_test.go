@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -142,4 +143,29 @@ func TestReplicasPublishThemselves(t *testing.T) {
 	one.say("sealed")
 	cp.StartAPIServer(t)
 	says(t, client, map[string]string{"safe-0": "sealed"})
+}
+
+// What comes without a word is published at once where somebody says to look.
+func TestAReplicaLooksAtItselfWhenTold(t *testing.T) {
+	client, err := kube.NewClient(cluster.Start(t).Config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := New(client, "default", "safe-told", slog.New(slog.DiscardHandler))
+	p.lookEvery = time.Hour
+	var spiffeID atomic.Value
+	spiffeID.Store("")
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() {
+		p.Run(ctx, func() Self {
+			return Self{Replica: publication.Replica{State: "sealed" + spiffeID.Load().(string)}}
+		}, func() <-chan struct{} { return nil })
+	})
+	defer running.Wait()
+	defer cancel()
+	says(t, client, map[string]string{"safe-told": "sealed"})
+	spiffeID.Store(", with an SVID")
+	p.Look()
+	says(t, client, map[string]string{"safe-told": "sealed, with an SVID"})
 }

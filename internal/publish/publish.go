@@ -20,7 +20,7 @@ import (
 
 const (
 	// lookEvery is how often the replica looks whether it has changed; an SVID
-	// comes and goes without a word.
+	// goes without a word.
 	lookEvery = 2 * time.Second
 	// checkEvery is how often it looks whether the ConfigMap still says so.
 	checkEvery = time.Minute
@@ -46,6 +46,7 @@ type Publisher struct {
 	namespace string
 	name      string // of the replica
 	log       *slog.Logger
+	news      chan struct{}
 
 	// Tests replace these.
 	lookEvery, checkEvery time.Duration
@@ -54,8 +55,16 @@ type Publisher struct {
 // New returns a publisher for the replica of this name, which is a pod's.
 func New(client *kube.Client, namespace, name string, log *slog.Logger) *Publisher {
 	return &Publisher{
-		client: client, namespace: namespace, name: name, log: log,
+		client: client, namespace: namespace, name: name, log: log, news: make(chan struct{}, 1),
 		lookEvery: lookEvery, checkEvery: checkEvery,
+	}
+}
+
+// Look has Run look at once whether the replica has changed.
+func (p *Publisher) Look() {
+	select {
+	case p.news <- struct{}{}:
+	default: // it is about to
 	}
 }
 
@@ -96,6 +105,7 @@ func (p *Publisher) Run(ctx context.Context, self func() Self, changed func() <-
 		case <-ctx.Done():
 			return
 		case <-again:
+		case <-p.news:
 		case <-look.C:
 		}
 	}
