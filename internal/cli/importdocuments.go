@@ -47,6 +47,13 @@ type secretReader struct {
 	generators []string // files that have Kustomize make Secrets
 }
 
+// readFor has it read for an import, in the project that the import is run in.
+func (r *secretReader) readFor(f *importFlags) (err error) {
+	r.namespaces = f.namespaces
+	r.p, err = ownProject(f.streams)
+	return err
+}
+
 func (r *secretReader) addDeliverTo(cmd *cobra.Command, usage string) {
 	cmd.Flags().BoolVar(&r.deliver, "deliver", true, usage)
 }

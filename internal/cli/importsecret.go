@@ -80,16 +80,14 @@ func (o *importSecretOptions) run(ctx context.Context) error {
 	if err := o.check(); err != nil {
 		return err
 	}
-	p, err := ownProject(o.streams)
-	if err != nil {
+	if err := o.readFor(&o.importFlags); err != nil {
 		return err
 	}
-	o.secretReader.p, o.secretReader.namespaces = p, o.importFlags.namespaces
 	files, err := documentFiles(o.paths)
 	if err != nil {
 		return err
 	}
-	i := &importing{importFlags: &o.importFlags, p: p, candidates: o.candidates(files), besides: o.besides}
+	i := &importing{importFlags: &o.importFlags, p: o.p, candidates: o.candidates(files), besides: o.besides}
 	return i.run(ctx, fmt.Sprintf("importing Secrets from %d files", len(files)))
 }
 

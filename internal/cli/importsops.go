@@ -115,11 +115,10 @@ func (o *importSOPSOptions) run(ctx context.Context) error {
 	if err := o.check(); err != nil {
 		return err
 	}
-	p, err := ownProject(o.streams)
-	if err != nil {
+	if err := o.readFor(&o.importFlags); err != nil {
 		return err
 	}
-	o.secretReader.p, o.secretReader.namespaces = p, o.importFlags.namespaces
+	var err error
 	if o.program, err = sops.Find(); err != nil {
 		return withHint(err, "take vsecm-sops from where you have the plugin from, and put it beside it or in the PATH")
 	}
@@ -128,7 +127,7 @@ func (o *importSOPSOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	i := &importing{importFlags: &o.importFlags, p: p, candidates: o.candidates(ctx, files), besides: o.besides}
+	i := &importing{importFlags: &o.importFlags, p: o.p, candidates: o.candidates(ctx, files), besides: o.besides}
 	return i.run(ctx, fmt.Sprintf("importing what SOPS has encrypted of %d files", len(files)))
 }
 

@@ -115,7 +115,7 @@ func (o *importSOPSOptions) whole(f manifestFile, info sops.Info, plain []byte) 
 
 // delivered says how an object is delivered that was no Kubernetes Secret.
 func (o *importSOPSOptions) delivered(c importCandidate, f manifestFile) importCandidate {
-	secretType := o.secretReader.p.rule(f.path).SecretType
+	secretType := o.p.rule(f.path).SecretType
 	if o.deliverGiven {
 		secretType = ""
 		if o.deliver {

@@ -44,7 +44,7 @@ func TestPageFromSealedSecrets(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.write("dana/work/"+to, string(text))
+		w.write("dana/desk/"+to, string(text))
 	}
 	playWhole(t, w, "docs/from-sealed-secrets.md")
 }

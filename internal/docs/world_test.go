@@ -89,7 +89,7 @@ func newWorld(t *testing.T, name string) *world {
 	repository.Git("", "config", "http.receivepack", "true")
 	w.write("git-ca.crt", string(w.server.CA))
 	w.write("dana/.gitconfig", "[user]\n\tname = Dana\n\temail = dana@example.com\n[init]\n\tdefaultBranch = main\n")
-	for _, folder := range []string{"dana/work", "tmp"} {
+	for _, folder := range []string{"dana/desk", "tmp"} {
 		if err := os.MkdirAll(filepath.Join(dir, folder), 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -112,7 +112,7 @@ func newWorld(t *testing.T, name string) *world {
 	default:
 		t.Fatalf("there is no world %q", name)
 	}
-	w.sh = docpage.OpenShell(t, filepath.Join(dir, "dana", "work"), env)
+	w.sh = docpage.OpenShell(t, filepath.Join(dir, "dana", "desk"), env)
 	if w.node != nil {
 		w.sh.Meanwhile = w.node.work
 	}
@@ -124,7 +124,7 @@ func newWorld(t *testing.T, name string) *world {
 		case "", "sops":
 		case "checkout":
 			for _, folder := range []string{"safe", "examples"} {
-				if err := os.CopyFS(filepath.Join(dir, "dana/work/vsecm", folder), os.DirFS(filepath.Join(checkout, folder))); err != nil {
+				if err := os.CopyFS(filepath.Join(dir, "dana/desk/vsecm", folder), os.DirFS(filepath.Join(checkout, folder))); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -156,7 +156,7 @@ func (w *world) release() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	folder := filepath.Join(w.dir, "dana/work/release")
+	folder := filepath.Join(w.dir, "dana/desk/release")
 	if err := os.Mkdir(folder, 0o700); err != nil {
 		w.t.Fatal(err)
 	}

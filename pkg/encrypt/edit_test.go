@@ -52,18 +52,26 @@ func TestSetValuesChangesNothingElse(t *testing.T) {
 			meta + "  encryptedData:\n    a: " + b + "\n    b: " + v + "\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			before := []byte(test.before)
-			after, err := SetValues("f", before, "shop", "db", map[string]string{test.key: v}, "")
-			if err != nil {
-				t.Fatal(err)
-			}
-			if string(after) != test.after {
-				t.Errorf("it is now\n%s\nwant\n%s", after, test.after)
-			}
-			if string(before) != test.before {
-				t.Error("the text that was given was changed")
-			}
+			becomes(t, test.before, test.after, func(before []byte) ([]byte, error) {
+				return SetValues("f", before, "shop", "db", map[string]string{test.key: v}, "")
+			})
 		})
+	}
+}
+
+// becomes checks what an edit makes of a text, and that it leaves the one that it was given alone.
+func becomes(t *testing.T, text, want string, edit func([]byte) ([]byte, error)) {
+	t.Helper()
+	before := []byte(text)
+	after, err := edit(before)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(after) != want {
+		t.Errorf("it is now\n%s\nwant\n%s", after, want)
+	}
+	if string(before) != text {
+		t.Error("the text that was given was changed")
 	}
 }
 

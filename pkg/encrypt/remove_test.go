@@ -40,17 +40,9 @@ func TestRemoveValuesChangesNothingElse(t *testing.T) {
 		"nothing": {good, "", good},
 	} {
 		t.Run(name, func(t *testing.T) {
-			before := []byte(test.before)
-			after, err := RemoveValues("f", before, "shop", "db", strings.Fields(test.keys), "")
-			if err != nil {
-				t.Fatal(err)
-			}
-			if string(after) != test.after {
-				t.Errorf("it is now\n%s\nwant\n%s", after, test.after)
-			}
-			if string(before) != test.before {
-				t.Error("the text that was given was changed")
-			}
+			becomes(t, test.before, test.after, func(before []byte) ([]byte, error) {
+				return RemoveValues("f", before, "shop", "db", strings.Fields(test.keys), "")
+			})
 		})
 	}
 }
