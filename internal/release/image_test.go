@@ -1,4 +1,4 @@
-package krew_test
+package release
 
 import (
 	"archive/tar"
@@ -187,7 +187,7 @@ func TestImageIsTheProgramAndTheCertificates(t *testing.T) {
 			if pool := x509.NewCertPool(); !pool.AppendCertsFromPEM(files["etc/ssl/certs/ca-certificates.crt"]) {
 				t.Error("there are no certificates")
 			}
-			if license, err := os.ReadFile("../LICENSE"); err != nil || !bytes.Equal(license, files["licenses/LICENSE"]) {
+			if license, err := os.ReadFile("../../LICENSE"); err != nil || !bytes.Equal(license, files["licenses/LICENSE"]) {
 				t.Errorf("the licence is another: %v", err)
 			}
 		})

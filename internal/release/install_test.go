@@ -1,4 +1,4 @@
-package krew_test
+package release
 
 import (
 	"path/filepath"

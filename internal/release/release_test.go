@@ -1,4 +1,7 @@
-package krew_test
+// Package release has the tests of what hack/release makes: the archives and their sums, krew's manifest, the
+// images, the bills of materials, and what installs from one file. The release is made by the command itself, for the
+// platform of the test alone.
+package release
 
 import (
 	"bytes"
@@ -47,7 +50,7 @@ func released(t *testing.T) string {
 		if dist, makeErr = os.MkdirTemp("", "vsecm-release"); makeErr != nil {
 			return
 		}
-		out, err := exec.Command("../hack/release", version, dist, runtime.GOOS+"/"+runtime.GOARCH).CombinedOutput()
+		out, err := exec.Command("../../hack/release", version, dist, runtime.GOOS+"/"+runtime.GOARCH).CombinedOutput()
 		if err != nil {
 			makeErr = fmt.Errorf("hack/release: %w\n%s", err, out)
 		}
@@ -158,7 +161,7 @@ func TestArchivesHoldWhatTheyShould(t *testing.T) {
 		krew.Safe:   {"LICENSE", "safe"},
 		krew.Sops:   {"LICENSE", "vsecm-sops"},
 	}
-	license, err := os.ReadFile("../LICENSE")
+	license, err := os.ReadFile("../../LICENSE")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,7 +212,7 @@ func TestKubectlCompletesByTheScriptOfTheArchive(t *testing.T) {
 func TestReleaseRefusesAVersionThatIsNone(t *testing.T) {
 	for _, version := range []string{"1.2.3", "v1.2", "v1.2.3-dirty+x", "latest"} {
 		dist := filepath.Join(t.TempDir(), "dist")
-		out, err := exec.Command("../hack/release", version, dist).CombinedOutput()
+		out, err := exec.Command("../../hack/release", version, dist).CombinedOutput()
 		if err == nil || !strings.Contains(string(out), "not a semantic version") {
 			t.Errorf("%s: %v\n%s", version, err, out)
 		}
