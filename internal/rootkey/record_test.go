@@ -4,11 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
+	"github.com/vsecm/kubectl-vsecm/internal/publication"
+	"github.com/vsecm/kubectl-vsecm/internal/publish"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/wait"
 	"github.com/vsecm/kubectl-vsecm/pkg/encrypt"
 )
@@ -251,4 +255,39 @@ func (p faulty) Read(ctx context.Context, keysOfSealed bool) (*Kept, error) {
 		kept.KeyFault = p.err
 	}
 	return kept, err
+}
+
+// The record shares its object with what replicas say of themselves: that changes, and is made, at any time.
+func TestEntriesOfReplicasAreNoChangeOfTheRecord(t *testing.T) {
+	s := newSecretSite(t, cluster.Start(t))
+	record := recordOf(recipientOf(keyA))
+	entry := func(name string) {
+		t.Helper()
+		publisher := publish.New(s.client, s.namespace, name, slog.New(slog.DiscardHandler))
+		ctx, stop := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() {
+			publisher.Run(ctx, func() publish.Self { return publish.Self{} }, func() <-chan struct{} { return nil })
+		})
+		wait.Until(t, name+" says who it is", func() bool { return s.published()[publication.ReplicaPrefix+name] != "" })
+		t.Cleanup(func() { stop(); running.Wait() })
+	}
+	for name, there := range map[string]string{"made meanwhile": "", "changed meanwhile": recipientOf(keyB).String()} {
+		t.Run(name, func(t *testing.T) {
+			s.put("", "", there)
+			was, err := s.place().Read(t.Context(), true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			entry("safe-0")
+			if err := s.place().WriteRecord(t.Context(), was, record); err != nil || s.record() != record.Recipient {
+				t.Errorf("got %v, on record is %.20q", err, s.record())
+			}
+			// Another record is.
+			entry("safe-1")
+			if err := s.place().WriteRecord(t.Context(), was, recordOf(recipientOf(keyB))); !errors.Is(err, ErrChanged) || s.record() != record.Recipient {
+				t.Errorf("got %v, on record is %.20q", err, s.record())
+			}
+		})
+	}
 }

@@ -247,9 +247,33 @@ func (p *secretPlace) createSecret(ctx context.Context, data map[string][]byte, 
 	return written("Secret "+p.name, p.client.Core.Post().Namespace(p.namespace).Resource("secrets").Body(secret).Do(ctx).Error())
 }
 
+// recordTries bounds how often a record is written anew, since the ConfigMap changed and the record did not.
+const recordTries = 10
+
+// WriteRecord implements [Place]. The record shares its ConfigMap with the replicas' entries, which they write
+// whenever they start.
 func (p *secretPlace) WriteRecord(ctx context.Context, was *Kept, r Record) error {
+	version := was.recordVersion
+	for try := 1; ; try++ {
+		err := p.writeRecord(ctx, version, r)
+		if !errors.Is(err, ErrChanged) || try == recordTries {
+			return err
+		}
+		var now Kept
+		if failed := p.readRecord(ctx, &now); failed != nil {
+			return failed
+		}
+		if now.Record != was.Record {
+			return err
+		}
+		version = now.recordVersion
+	}
+}
+
+// writeRecord writes the record if the ConfigMap is of this version; an empty one is that of none.
+func (p *secretPlace) writeRecord(ctx context.Context, version string, r Record) error {
 	data := map[string]string{publication.KeyRecipient: r.Recipient, publication.KeyID: r.KeyID}
-	if was.recordVersion == "" {
+	if version == "" {
 		cm := &kube.ConfigMap{
 			TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
 			ObjectMeta: metav1.ObjectMeta{Namespace: p.namespace, Name: publication.Name},
@@ -257,7 +281,7 @@ func (p *secretPlace) WriteRecord(ctx context.Context, was *Kept, r Record) erro
 		}
 		return written("ConfigMap "+publication.Name, p.client.Core.Post().Namespace(p.namespace).Resource("configmaps").Body(cm).Do(ctx).Error())
 	}
-	return p.patch(ctx, "configmaps", publication.Name, was.recordVersion, map[string]any{"data": data})
+	return p.patch(ctx, "configmaps", publication.Name, version, map[string]any{"data": data})
 }
 
 // patch changes an object if it is of this version. What it does not name is left as

@@ -58,13 +58,18 @@ spec:
 `, name, g.url, strings.Join(spec, "\n  ")), "apply", "--server-side", "--validate=strict", "-f", "-")
 }
 
-// recipient is what Safe publishes.
-func (g *gitops) recipient() encrypt.Recipient {
+// recipient is what Safe publishes, once it has made its root key.
+func (g *gitops) recipient() (r encrypt.Recipient) {
 	g.t.Helper()
-	r, err := encrypt.ParseRecipient(strings.TrimSpace(g.must(g.dana, "", "recipient")))
-	if err != nil {
-		g.t.Fatal(err)
-	}
+	wait.For(g.t, "a root key is published", func() error {
+		out, errOut, code := g.vsecm(g.dana, "", "recipient")
+		if code != 0 {
+			return fmt.Errorf("kubectl vsecm recipient: %d\n%s%s", code, out, errOut)
+		}
+		var err error
+		r, err = encrypt.ParseRecipient(strings.TrimSpace(out))
+		return err
+	})
 	return r
 }
 
