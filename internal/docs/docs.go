@@ -6,12 +6,13 @@
 // # Worlds
 //
 // Every world is a shell of dana's: in an empty folder of an empty home, at no
-// terminal, with kubectl, kubectl-vsecm, safe, age, age-keygen, git, ssh-keygen
-// and the usual programs of Debian on her PATH, and git knowing her name. Her home
-// is shown as /home/dana. At https://git.example.com/team/secrets.git, for which
-// the player puts the address of a real server wherever a page names it, there is
-// an empty repository that everybody may read and push to. A folder of the
-// world's own stands for /run/vsecm, too.
+// terminal but where a block asks for one, with kubectl, kubectl-vsecm, safe, age,
+// age-keygen, age-plugin-batchpass, git, ssh-keygen and the usual programs of
+// Debian on her PATH, and git knowing her name. Her home is shown as /home/dana.
+// At https://git.example.com/team/secrets.git, for which the player puts the
+// address of a real server wherever a page names it, there is an empty repository
+// that everybody may read and push to. A folder of the world's own stands for
+// /run/vsecm, too, and a replica's port for webhooks for https://hooks.example.com.
 //
 //   - "local" has no cluster, and no kubeconfig.
 //   - "bare cluster" has a kubeconfig of an administrator of a real API server
@@ -31,6 +32,9 @@
 //   - "sops": sops, and vsecm-sops, on her PATH.
 //   - "release": a folder release with what a user downloads: this platform's
 //     archive of the plugin, and what else a release of version v1.2.3 has.
+//   - "vsecm": in the cluster, the root key of VMware Secrets Manager, and in the
+//     folder, data, what its Safe kept.
+//   - "prometheus": a cluster that knows the kinds of the Prometheus operator.
 //
 // As in <!-- world: bare cluster, checkout -->. Play one page, and have what its
 // commands print written into it, to be read before it is committed, with

@@ -35,7 +35,7 @@ const (
 // Of the names of pods.
 var (
 	hashes   = []string{"6c9d7f5b8", "7d4b9c6f4", "5f8b6d9c7", "86c4f7d55", "54d7c9f68", "7b9f6c5d4", "6f5d8b7c9", "58c7d6b4f"}
-	suffixes = []string{"4kx2p", "zt7qm", "m7c4t", "q8w5d", "x2n6j"}
+	suffixes = []string{"4kx2p", "zt7qm", "m7c4t", "q8w5d", "x2n6j", "b9v4k", "g6s2f", "w5r8h", "d7j9n", "t4l6z"}
 )
 
 // A node does for Deployment vsecm-safe what Kubernetes would: its replicas run, new ones when it changes, and the
@@ -74,9 +74,9 @@ type template struct {
 
 // A replica is a Safe that runs.
 type replica struct {
-	name, url, readiness string
-	cmd                  *exec.Cmd
-	ended                chan struct{}
+	name, url, readiness, webhooks string
+	cmd                            *exec.Cmd
+	ended                          chan struct{}
 }
 
 func newNode(t *testing.T, w *world) *node {
@@ -358,9 +358,9 @@ func (r *replica) started(log string) bool {
 		return false
 	}
 	for line := range bytes.Lines(text) {
-		var l struct{ Msg, API, Readiness string }
+		var l struct{ Msg, API, Readiness, Webhooks string }
 		if json.Unmarshal(line, &l) == nil && l.Msg == "started" {
-			r.url, r.readiness = "https://"+l.API, l.Readiness
+			r.url, r.readiness, r.webhooks = "https://"+l.API, l.Readiness, l.Webhooks
 			return true
 		}
 	}

@@ -90,10 +90,13 @@ func (w *world) play(page *docpage.Page, b *docpage.Block) {
 	for {
 		w.settle()
 		var printed string
-		if b.Fails {
-			printed = w.sh.PlayFailing(what, w.real(b.Text))
-		} else {
-			printed = w.sh.Play(what, w.real(b.Text))
+		switch commands := w.comparison.Here(w.real(b.Text)); {
+		case b.Fails:
+			printed = w.sh.PlayFailing(what, commands)
+		case b.Asks:
+			printed = w.sh.PlayAsking(what, commands, b.Answers)
+		default:
+			printed = w.sh.Play(what, commands)
 		}
 		printed = docpage.Readable(w.shown(printed))
 		if !b.Shows {

@@ -11,12 +11,14 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/controlplane"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/docpage"
 	"github.com/vsecm/kubectl-vsecm/internal/testenv/gitserver"
+	"github.com/vsecm/kubectl-vsecm/internal/testenv/vsecmfiles"
 )
 
 // version is that of the programs, as pages show it.
@@ -52,7 +54,8 @@ func built(t testing.TB) string {
 			return
 		}
 		build := exec.Command("go", "build", "-ldflags", "-X github.com/vsecm/kubectl-vsecm/internal/version.Version="+version,
-			"-o", programs.dir+"/", "./cmd/safe", "./cmd/kubectl-vsecm", "filippo.io/age/cmd/age", "filippo.io/age/cmd/age-keygen")
+			"-o", programs.dir+"/", "./cmd/safe", "./cmd/kubectl-vsecm",
+			"filippo.io/age/cmd/age", "filippo.io/age/cmd/age-keygen", "filippo.io/age/cmd/age-plugin-batchpass")
 		build.Dir = checkout
 		build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
 		if out, err := build.CombinedOutput(); err != nil {
@@ -130,6 +133,11 @@ func newWorld(t *testing.T, name string) *world {
 			}
 		case "release":
 			w.release()
+		case "vsecm":
+			w.vsecm()
+		case "prometheus":
+			w.kind("monitoring.coreos.com", "v1", "PodMonitor")
+			w.kind("monitoring.coreos.com", "v1", "PrometheusRule")
 		default:
 			t.Fatalf("a world has no %q", thing)
 		}
@@ -206,8 +214,60 @@ func sops(t testing.TB) string {
 	return strings.TrimSpace(string(dir))
 }
 
+// vsecm puts what VMware Secrets Manager has into the cluster and the folder.
+func (w *world) vsecm() {
+	w.t.Helper()
+	key, err := vsecmfiles.NewRootKey()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	then := time.Date(2024, 5, 6, 7, 8, 9, 0, time.UTC)
+	secret := func(name, value, namespace string) vsecmfiles.Secret {
+		return vsecmfiles.Secret{
+			Name: name, Values: []string{value}, Transformed: value, Namespaces: []string{namespace}, Format: "raw",
+			Created: then, Updated: then, NotBefore: then, ExpiresAfter: vsecmfiles.Never,
+		}
+	}
+	folder := filepath.Join(w.dir, "dana/desk/data")
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := key.WriteFolder(folder, []vsecmfiles.Secret{
+		secret("db", "correct horse battery staple", "shop"), secret("k8s:api", `{"token":"abc"}`, "shop"), secret("invoices", "def", "billing"),
+	}, false, false); err != nil {
+		w.t.Fatal(err)
+	}
+	// A Secret is not created with what the API server says of it.
+	text := regexp.MustCompile(`(?m)^  (creationTimestamp|resourceVersion|uid): .*\n`).ReplaceAllString(key.SecretYAML(), "")
+	w.sh.Play("before", "kubectl create namespace vsecm-system\nkubectl create -f - <<'END'\n"+text+"END")
+}
+
+// kind has the cluster know a kind of objects, of which it takes any.
+func (w *world) kind(group, version, kind string) {
+	w.t.Helper()
+	plural := strings.ToLower(kind) + "s"
+	w.sh.Play("before", fmt.Sprintf(`kubectl create -f - <<'END'
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: %[4]s.%[1]s}
+spec:
+  group: %[1]s
+  names: {kind: %[3]s, plural: %[4]s, singular: %[5]s}
+  scope: Namespaced
+  versions:
+    - name: %[2]s
+      served: true
+      storage: true
+      schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+END
+kubectl wait crd %[4]s.%[1]s --for condition=Established`, group, version, kind, plural, strings.ToLower(kind)))
+}
+
 // gitURL is what pages call the server of the world.
 const gitURL = "https://git.example.com/team"
+
+// hooksURL is what they call an ingress in front of Safe's port for webhooks.
+const hooksURL = "https://hooks.example.com"
 
 // apiServer is where the API server of a world is.
 var apiServer = regexp.MustCompile(`https://127\.0\.0\.1:\d+`)
@@ -217,7 +277,13 @@ const runDir = "/run/vsecm"
 
 // real returns a text of a page with the addresses and the folders that are those of this world.
 func (w *world) real(text string) string {
-	return strings.NewReplacer(gitURL, w.server.URL, runDir, filepath.Join(w.dir, runDir)).Replace(text)
+	pairs := []string{gitURL, w.server.URL, runDir, filepath.Join(w.dir, runDir)}
+	if w.node != nil {
+		if replicas := w.node.all(); len(replicas) > 0 {
+			pairs = append(pairs, hooksURL, "http://"+replicas[0].webhooks)
+		}
+	}
+	return strings.NewReplacer(pairs...).Replace(text)
 }
 
 // shown returns what was printed with the addresses that a page shows.

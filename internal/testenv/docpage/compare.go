@@ -11,7 +11,17 @@ import (
 // key ids of the page: they differ from those that are printed, but stand for the
 // same keys on the whole of it. The zero value is ready.
 type Comparison struct {
-	same map[string]string // of a key id of the page, what it is here, and the other way round
+	same map[string]string // of a key id of the page, what it is here, and the other way round; and of a whole one
+}
+
+// Here returns commands of the page with the key ids, of 32 digits, that were shown before as they are here.
+func (c *Comparison) Here(commands string) string {
+	return keyID.ReplaceAllStringFunc(commands, func(id string) string {
+		if here := c.same["whole "+id]; here != "" {
+			return here
+		}
+		return id
+	})
 }
 
 var (
@@ -148,6 +158,9 @@ func sameKeys(same map[string]string, shown, printed []string) (map[string]strin
 		same = make(map[string]string)
 	}
 	for i, id := range shown {
+		if len(id) == len(printed[i]) && len(id) > 12 {
+			same["whole "+id] = printed[i]
+		}
 		id, is := "page "+id[:12], "here "+printed[i][:12]
 		if same[id] == "" && same[is] == "" {
 			same[id], same[is] = is, id

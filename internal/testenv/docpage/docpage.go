@@ -12,7 +12,11 @@
 //     fails ends the test.
 //   - "sh until" is typed again until it prints what is shown: somebody else has
 //     to notice something first. "sh fails" has to fail; it is typed into a
-//     subshell.
+//     subshell. "sh asks" is typed at a terminal, into a shell of its own that
+//     begins where the other is. What is answered there stands before it, in a
+//     comment "<!-- answers:", lines, "-->": each of them is a part of the
+//     question, " => ", and a command that prints what is typed when that is asked
+//     and what is typed does not show.
 //   - A block of language text that follows a block of commands, with nothing
 //     but a blank line between, shows what they print, standard error included.
 //     … stands for anything in a line; a line that is … alone for any number of
@@ -70,10 +74,19 @@ type Block struct {
 	Until bool // typed again until it prints what is shown
 	Fails bool // it has to fail
 
+	Asks    bool // it is typed at a terminal
+	Answers []Answer
+
 	Shows  bool   // a block after it shows what it prints
 	Output string // which is this
 
 	start, end int // of what it shows, as lines of the page, both fences left out
+}
+
+// An Answer is what a person types who is asked.
+type Answer struct {
+	To       string // a part of the question
+	Commands string // which print the answer
 }
 
 // A Page is one that was read.
@@ -88,7 +101,7 @@ var (
 	fence     = regexp.MustCompile("^( *)```+ *([^`]*)$")
 	heading   = regexp.MustCompile(`^(#+) +(.+?) *$`)
 	directive = regexp.MustCompile(`^ *<!-- (world|played by|not played): (.+?) -->$`)
-	before    = regexp.MustCompile(`^ *<!-- before:$`)
+	comment   = regexp.MustCompile(`^ *<!-- (before|answers):$`)
 	filePath  = regexp.MustCompile(`^(?:#|//) ([\w./-]*\.?[\w-]+\.?\w*)$`)
 )
 
@@ -112,6 +125,9 @@ func Parse(file, text string) (*Page, error) {
 			return nil, fmt.Errorf("%s:%d: %w", file, r.at+1, err)
 		}
 	}
+	if r.answers != nil {
+		return nil, fmt.Errorf("%s: answers that are followed by no block", file)
+	}
 	if r.skip != "" {
 		return nil, fmt.Errorf("%s: \"not played: %s\" is followed by no block", file, r.skip)
 	}
@@ -128,15 +144,21 @@ type reader struct {
 	act      int
 	playedBy string
 	skip     string
-	previous *Block // nothing but blank lines stands between it and here
+	answers  []Answer // to what the next block asks
+	previous *Block   // nothing but blank lines stands between it and here
 }
 
 func (r *reader) line(line string) error {
 	if m := fence.FindStringSubmatch(line); m != nil {
 		return r.fenced(m[1], m[2])
 	}
-	if before.MatchString(line) {
-		return r.hidden()
+	if m := comment.FindStringSubmatch(line); m != nil {
+		text, err := r.hidden()
+		if err == nil && m[1] == "answers" {
+			return r.answered(text)
+		}
+		r.commands(text)
+		return err
 	}
 	if m := directive.FindStringSubmatch(line); m != nil {
 		r.previous = nil
@@ -170,19 +192,37 @@ func (r *reader) line(line string) error {
 	return nil
 }
 
-// hidden reads commands in a comment.
-func (r *reader) hidden() error {
-	b := &Block{Kind: Commands, Language: "sh", Section: r.section, Chapter: r.chapter, World: r.world, Act: r.act, PlayedBy: r.playedBy, Line: r.at + 1}
+// hidden reads the lines of a comment.
+func (r *reader) hidden() (text string, err error) {
+	r.previous = nil
 	for r.at++; r.at < len(r.page.lines); r.at++ {
 		line := strings.TrimRight(r.page.lines[r.at], "\r\n")
 		if strings.TrimSpace(line) == "-->" {
-			r.page.Blocks = append(r.page.Blocks, b)
-			r.previous = nil
-			return nil
+			return text, nil
 		}
-		b.Text += line + "\n"
+		text += line + "\n"
 	}
-	return fmt.Errorf("a comment that does not end")
+	return "", fmt.Errorf("a comment that does not end")
+}
+
+// commands adds some that are played and not shown.
+func (r *reader) commands(text string) {
+	r.page.Blocks = append(r.page.Blocks, &Block{
+		Kind: Commands, Language: "sh", Section: r.section, Chapter: r.chapter, World: r.world, Act: r.act, PlayedBy: r.playedBy,
+		Line: r.at - strings.Count(text, "\n"), Text: text,
+	})
+}
+
+// answered takes the answers to what the next block asks.
+func (r *reader) answered(text string) error {
+	for line := range strings.Lines(text) {
+		to, commands, is := strings.Cut(strings.TrimSpace(line), " => ")
+		if !is {
+			return fmt.Errorf("no answer: QUESTION => COMMAND is one, %q is not", strings.TrimSpace(line))
+		}
+		r.answers = append(r.answers, Answer{to, commands})
+	}
+	return nil
 }
 
 // fenced reads a block up to the fence that ends it.
@@ -215,7 +255,8 @@ func (r *reader) fenced(indent, info string) error {
 		Kind: Reading, Language: words[0], Section: r.section, Chapter: r.chapter, World: r.world, Act: r.act, PlayedBy: r.playedBy,
 		Skipped: r.skip, Line: opened + 1, Text: text.String(), start: r.at + 1, end: r.at + 1,
 	}
-	r.skip, r.previous = "", b
+	b.Answers = r.answers
+	r.skip, r.answers, r.previous = "", nil, b
 	r.page.Blocks = append(r.page.Blocks, b)
 	switch b.Language {
 	case "sh":
@@ -226,6 +267,8 @@ func (r *reader) fenced(indent, info string) error {
 				b.Until = true
 			case "fails":
 				b.Fails = true
+			case "asks":
+				b.Asks = true
 			default:
 				return fmt.Errorf("a block of commands that is %q", word)
 			}
@@ -238,6 +281,14 @@ func (r *reader) fenced(indent, info string) error {
 		if m := filePath.FindStringSubmatch(firstLine); m != nil && strings.Contains(m[1], ".") && path.Clean(m[1]) == m[1] {
 			b.Kind, b.Path = File, m[1]
 		}
+	}
+	switch {
+	case b.Asks != (b.Answers != nil):
+		r.at = opened
+		return fmt.Errorf("a block that asks has answers before it, and no other has")
+	case b.Asks && b.Fails:
+		r.at = opened
+		return fmt.Errorf("a block that asks has to succeed")
 	}
 	return nil
 }

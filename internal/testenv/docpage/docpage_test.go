@@ -3,6 +3,8 @@ package docpage
 import (
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -39,7 +41,7 @@ func TestAPageIsRead(t *testing.T) {
 	for i, b := range p.Blocks {
 		got := *b
 		got.start, got.end = 0, 0
-		if got != want[i] {
+		if !reflect.DeepEqual(got, want[i]) {
 			t.Errorf("block %d is\n%+v, not\n%+v", i, got, want[i])
 		}
 	}
@@ -99,6 +101,13 @@ func TestWhatIsPrintedIsComparedWithWhatIsShown(t *testing.T) {
 	if err := comparison.Compare("key "+a+"\n", "key "+c+"\n"); err == nil {
 		t.Error("a key becomes another one in the middle of a page")
 	}
+	const rest = "0123456789abcdef0123"
+	if err := comparison.Compare("key "+a+rest+"\n", "key "+b+rest+"\n"); err != nil {
+		t.Error(err)
+	}
+	if got, want := comparison.Here("unseal --accept-key-id "+a+rest+" "+c+rest), "unseal --accept-key-id "+b+rest+" "+c+rest; got != want {
+		t.Errorf("typed is %q, not %q", got, want)
+	}
 }
 
 func TestAShellKeepsWhatABlockSets(t *testing.T) {
@@ -112,6 +121,47 @@ func TestAShellKeepsWhatABlockSets(t *testing.T) {
 	}
 	if got := sh.Play("four", "sleep 1000 &\npwd -P | grep -o 'a$'"); got != "a\n" {
 		t.Errorf("it prints %q", got)
+	}
+}
+
+func TestWhatAsksIsAnsweredAtATerminal(t *testing.T) {
+	sh := OpenShell(t, t.TempDir(), []string{"PATH=" + os.Getenv("PATH"), "TERM=dumb"})
+	sh.Play("before", "export word=swordfish\nmkdir a\ncd a")
+	meanwhile := 0
+	sh.Meanwhile = func() { meanwhile++ }
+	got := sh.PlayAsking("asks", `test -t 0 && test -t 1 && pwd -P | grep -o 'a$'
+read -r -s -p 'The word: ' said
+echo
+read -r -s -p 'The word: ' again < /dev/tty
+printf '\r\n\033[F\033[K%s %s\033[H\033[2J\033[1mdone\033[0m\n' $said $again
+sleep 0.5`, []Answer{{"The word", "echo $word"}, {"word: ", "printf 'pike\n'"}})
+	if want := "a\nThe word: \nswordfish pike\ndone\n"; got != want {
+		t.Errorf("it shows %q, not %q", got, want)
+	}
+	if meanwhile == 0 {
+		t.Error("nothing is done meanwhile")
+	}
+}
+
+func TestAnswersBelongToABlockThatAsks(t *testing.T) {
+	const answers = "<!-- answers:\nkey => cat a\nvalue => echo b => c\n-->\n\n"
+	p, err := Parse("page.md", "<!-- world: local -->\n\n"+answers+"```sh asks\nunseal\n```\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b := p.Blocks[0]; len(p.Blocks) != 1 || !b.Asks || !slices.Equal(b.Answers, []Answer{{"key", "cat a"}, {"value", "echo b => c"}}) {
+		t.Errorf("%d blocks, %+v", len(p.Blocks), b)
+	}
+	for name, text := range map[string]string{
+		"of a block that does not ask": answers + "```sh\nunseal\n```\n",
+		"that are not there":           "```sh asks\nunseal\n```\n",
+		"of no block":                  answers,
+		"of a block that fails":        answers + "```sh asks fails\nunseal\n```\n",
+		"without a question":           "<!-- answers:\ncat a\n-->\n\n```sh asks\nunseal\n```\n",
+	} {
+		if _, err := Parse("page.md", text); err == nil {
+			t.Errorf("answers %s are taken", name)
+		}
 	}
 }
 
