@@ -1,6 +1,7 @@
 package docs
 
 import (
+	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
@@ -34,11 +35,11 @@ func playWhole(t *testing.T, w *world, name string) {
 	}
 }
 
-// The page's reader has SealedSecrets, and the keys of the controller that they are for.
+// The page's reader has SealedSecrets, in a folder and in a cluster with the controller that they are for.
 func TestPageFromSealedSecrets(t *testing.T) {
-	w := newWorld(t, "local")
+	w := newWorld(t, "cluster")
 	for from, to := range map[string]string{
-		"strict.json": "deploy/db.json", "template.yaml": "deploy/app.yaml", "namespace.yaml": "deploy/tls.yaml", "keys.yaml": "keys.yaml",
+		"strict.json": "deploy/db.json", "template.yaml": "deploy/app.yaml", "namespace.yaml": "deploy/tls.yaml", "keys.yaml": "../controller.yaml",
 	} {
 		text, err := os.ReadFile(filepath.Join(checkout, "internal/sealedsecrets/testdata", from))
 		if err != nil {
@@ -46,7 +47,33 @@ func TestPageFromSealedSecrets(t *testing.T) {
 		}
 		w.write("dana/desk/"+to, string(text))
 	}
+	w.kind("bitnami.com", "v1alpha1", "SealedSecret")
+	w.sh.Play("before", `sed -E '/^ +(creationTimestamp|resourceVersion|uid):/d' ~/controller.yaml | kubectl create -f -
+kubectl create deployment sealed-secrets-controller -n kube-system --image docker.io/bitnami/sealed-secrets-controller
+kubectl create -f deploy/db.json
+owner() { kubectl get sealedsecret db -n shop -o jsonpath='{.metadata.uid}'; }
+kubectl create -f - <<END
+apiVersion: v1
+kind: Secret
+metadata:
+  name: db
+  namespace: shop
+  ownerReferences: [{apiVersion: bitnami.com/v1alpha1, kind: SealedSecret, name: db, uid: $(owner), controller: true}]
+stringData: {username: shop_rw, password: correct horse battery staple}
+END`)
+	// The cluster has no garbage collector, which lets go of an object whose dependents are to stay.
+	const path = "/apis/bitnami.com/v1alpha1/namespaces/shop/sealedsecrets/db"
+	w.sh.Meanwhile = func() {
+		w.node.work()
+		var sealed struct {
+			Metadata struct{ DeletionTimestamp *time.Time }
+		}
+		if w.node.call(http.MethodGet, path, nil, &sealed) == http.StatusOK && sealed.Metadata.DeletionTimestamp != nil {
+			w.node.call(http.MethodPatch, path, map[string]any{"metadata": map[string]any{"finalizers": nil}}, nil)
+		}
+	}
 	playWhole(t, w, "docs/from-sealed-secrets.md")
+	w.sh.Play("after", "kubectl get secret db -n shop")
 }
 
 // The page's reader is logged in to a Vault.
