@@ -56,19 +56,20 @@ func (s *Shell) PlayAsking(what, commands string, answers []Answer) string {
 			}
 		}
 	}()
-	go func() {
-		err := cmd.Wait()
-		tty.Close() // the last one: what was written is read to its end
-		done <- err
-	}()
+	go func() { done <- cmd.Wait() }()
 	defer func() { // also where the test ends here
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		tty.Close()
 		for range shows {
 		}
 		keyboard.Close()
 	}()
-	screen, asked := s.answer(what, keyboard, tty, shows, answers, typed)
-	if err := <-done; err != nil {
+	screen, asked, err := s.answer(what, keyboard, tty, shows, done, answers, typed)
+	tty.Close() // the last one: what was written is read to its end
+	for text := range shows {
+		screen += text
+	}
+	if err != nil {
 		s.t.Fatalf("%s: %v, having shown:\n%s\nof:\n%s", what, err, Readable(screen), commands)
 	}
 	if asked < len(answers) {
@@ -77,8 +78,9 @@ func (s *Shell) PlayAsking(what, commands string, answers []Answer) string {
 	return onScreen(screen)
 }
 
-// answer types answers until the terminal shows no more. It returns what that has shown, and how many were given.
-func (s *Shell) answer(what string, keyboard io.Writer, tty *os.File, shows <-chan string, answers []Answer, typed []string) (screen string, asked int) {
+// answer types answers until the commands are done. It returns what the terminal has shown by then, how many answers
+// were given, and how the commands ended.
+func (s *Shell) answer(what string, keyboard io.Writer, tty *os.File, shows <-chan string, done <-chan error, answers []Answer, typed []string) (screen string, asked int, err error) {
 	s.t.Helper()
 	tooLong := time.After(Patience)
 	tick := time.NewTicker(100 * time.Millisecond)
@@ -86,11 +88,10 @@ func (s *Shell) answer(what string, keyboard io.Writer, tty *os.File, shows <-ch
 	since := 0 // where what was shown after the last answer begins
 	for {
 		select {
-		case text, ok := <-shows:
-			if !ok {
-				return screen, asked
-			}
+		case text := <-shows:
 			screen += text
+		case err := <-done:
+			return screen, asked, err
 		case <-tick.C:
 			if s.Meanwhile != nil {
 				s.Meanwhile()
