@@ -84,6 +84,9 @@ func (n *node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if link == nil {
 		return
 	}
+	// The link stays until whoever opened it closes it, whatever becomes of what it forwards.
+	var forwards sync.WaitGroup
+	defer forwards.Wait()
 	defer link.Close()
 	var reasons httpstream.Stream
 	for {
@@ -95,8 +98,8 @@ func (n *node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				reasons = s
 				continue
 			}
-			n.forward(parts[2], s, reasons)
-			return
+			to := reasons
+			forwards.Go(func() { n.forward(parts[2], s, to) })
 		}
 	}
 }
