@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -114,6 +117,99 @@ func TestAReplicaIsRecognisedByWhatIsPublishedAMomentLater(t *testing.T) {
 	defer cancel()
 	if _, err := r.ask(ctx, http.MethodGet, "/v1/seal-status"); err != nil || looked != 2 || late.heard.Load() != 1 {
 		t.Errorf("looked %d times, %d requests: %v", looked, late.heard.Load(), err)
+	}
+}
+
+// However little time a call has, it is said that something stands in between, and Ctrl-C is no such thing.
+func TestAnImpostorIsCalledSoWithinTheTimeOfACall(t *testing.T) {
+	impostor := newImpostor(t, selfSigned(t), func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "{}") })
+	for _, ends := range []error{context.DeadlineExceeded, context.Canceled} {
+		t.Run(ends.Error(), func(t *testing.T) {
+			r, err := newReplica(impostor.address)
+			check(t, err)
+			defer r.close()
+			nobody := newPins("cluster", &publication.Publication{})
+			looked := make(chan struct{}, 100)
+			nobody.renew = func(context.Context) (*pins, error) {
+				looked <- struct{}{}
+				return nobody, nil
+			}
+			r.pins = nobody
+			ctx, cancel := context.WithTimeout(t.Context(), publishWait/3)
+			defer cancel()
+			if ends == context.Canceled {
+				go func() { <-looked; cancel() }()
+			}
+			_, err = r.ask(ctx, http.MethodGet, "/v1/seal-status")
+			if !errors.Is(ctx.Err(), ends) || errors.Is(err, errNotPinned) != (ends == context.DeadlineExceeded) {
+				t.Errorf("the time ends with %v, and the call with %v", ctx.Err(), err)
+			}
+			if impostor.heard.Load() != 0 {
+				t.Error("it heard a request")
+			}
+		})
+	}
+}
+
+// Whoever shows what is published, and has not its key, is not taken for it.
+func TestACertificateThatIsReplayedFixesNothing(t *testing.T) {
+	shown, real := selfSigned(t), selfSigned(t)
+	replayed := tls.Certificate{Certificate: shown.Certificate, PrivateKey: selfSigned(t).PrivateKey}
+	replayer := newImpostor(t, replayed, func(http.ResponseWriter, *http.Request) {})
+	safe := newImpostor(t, real, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "{}") })
+	r, err := newReplica(safe.address)
+	check(t, err)
+	defer r.close()
+	r.pins = newPins("cluster", &publication.Publication{Replicas: map[string]publication.Replica{
+		"a": {CertificateSHA256: pinOf(shown.Leaf.Raw)}, "b": {CertificateSHA256: safe.pin},
+	}})
+	straight := r.dial
+	r.dial = func(ctx context.Context) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", strings.TrimPrefix(replayer.address, "https://"))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if _, err := r.ask(ctx, http.MethodGet, "/v1/seal-status"); err == nil || r.known() != "" || replayer.heard.Load() != 0 {
+		t.Errorf("the replayer is known as %q: %v", r.known(), err)
+	}
+	r.dial = straight
+	if _, err := r.ask(ctx, http.MethodGet, "/v1/seal-status"); err != nil {
+		t.Error(err)
+	}
+}
+
+// A pod that gets its first SVID between a question and an act shows another certificate, and is the same pod.
+func TestAPodMayShowItsSVIDOnceItIsToAct(t *testing.T) {
+	first, second := selfSigned(t), selfSigned(t)
+	published := map[string]publication.Replica{"a": {CertificateSHA256: pinOf(first.Leaf.Raw)}}
+	heard := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "{}") }
+	one, two := newImpostor(t, first, heard), newImpostor(t, second, heard)
+	at := one.address
+	token := filepath.Join(t.TempDir(), "token")
+	claims := fmt.Sprintf(`{"aud":[%q]}`, publication.AudiencePrefix+fingerprintOf(second.Leaf))
+	check(t, os.WriteFile(token, []byte("x."+base64.RawURLEncoding.EncodeToString([]byte(claims))+".x"), 0o600))
+	r := &replica{name: "a", base: "https://safe", remote: true, source: tokenSource{file: token}, dial: func(ctx context.Context) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", strings.TrimPrefix(at, "https://"))
+	}}
+	defer r.close()
+	r.pins = newPins("cluster", &publication.Publication{Replicas: published})
+	r.pins.renew = func(context.Context) (*pins, error) {
+		published["a"] = publication.Replica{CertificateSHA256: pinOf(second.Leaf.Raw)}
+		return newPins("cluster", &publication.Publication{Replicas: published}), nil
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	_, err := r.ask(ctx, http.MethodGet, "/v1/seal-status")
+	check(t, err)
+	at = two.address
+	if _, err := r.act(ctx, http.MethodPost, "/v1/seal", nil, ""); err != nil || two.heard.Load() != 1 {
+		t.Fatalf("%d requests: %v", two.heard.Load(), err)
+	}
+	// From here on a token is for that key.
+	at = one.address
+	r.httpClient().CloseIdleConnections()
+	if _, err := r.act(ctx, http.MethodPost, "/v1/seal", nil, ""); err == nil || one.heard.Load() != 1 {
+		t.Errorf("%d requests: %v", one.heard.Load(), err)
 	}
 }
 

@@ -77,7 +77,12 @@ func (n *node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	streams := make(chan httpstream.Stream, 8)
+	var mu sync.Mutex
+	var opened []httpstream.Stream
 	link := streamspdy.NewResponseUpgrader().UpgradeResponse(w, r, func(s httpstream.Stream, _ <-chan struct{}) error {
+		mu.Lock()
+		opened = append(opened, s)
+		mu.Unlock()
 		streams <- s
 		return nil
 	})
@@ -88,6 +93,13 @@ func (n *node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var forwards sync.WaitGroup
 	defer forwards.Wait()
 	defer link.Close()
+	defer func() { // or the link would wait for them to end
+		mu.Lock()
+		defer mu.Unlock()
+		for _, s := range opened {
+			_ = s.Reset()
+		}
+	}()
 	var reasons httpstream.Stream
 	for {
 		select {

@@ -59,7 +59,7 @@ func newSafeResealer(conn *connection, all *safes) *safeResealer {
 	for range lanesOfReplica {
 		for _, r := range all.replicas {
 			// One is for one call at a time.
-			lane := &replica{name: r.name, base: r.base, host: r.host, remote: r.remote, dial: r.dial, pins: r.pins, source: r.source, patience: connectWait}
+			lane := &replica{name: r.name, base: r.base, host: r.host, remote: r.remote, dial: r.dial, pins: r.recognisedBy(), source: r.source, patience: connectWait}
 			s.all = append(s.all, lane)
 			s.free <- lane
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -63,19 +64,27 @@ func (r *replica) introduce(ctx context.Context) error {
 		// The token is for the key that is shown here, so it comes first. What was left
 		// open may be about to be closed by Safe, which what acts is not to run into.
 		r.httpClient().CloseIdleConnections()
-		conn, err := r.connect(ctx)
+		r.forget()
+		err := r.prepare(ctx)
 		if err != nil {
 			return err
 		}
-		r.mu.Lock()
-		r.ready = conn
-		fingerprint := r.fingerprint
-		r.mu.Unlock()
-		if r.token, err = r.source.get(ctx, fingerprint); err != nil {
+		if r.token, err = r.source.get(ctx, r.known()); err != nil {
 			return fmt.Errorf("%s: %w", r.name, err)
 		}
 	}
 	return nil
+}
+
+// forget has a pod show itself anew: it may have its first SVID since it was asked, and no token is for the key that
+// it showed. Behind an address there may be another replica.
+func (r *replica) forget() {
+	if r.host != "" {
+		return
+	}
+	r.mu.Lock()
+	r.fingerprint, r.names = "", nil
+	r.mu.Unlock()
 }
 
 func (r *replica) do(ctx context.Context, method, target string, body []byte, contentType string) ([]byte, error) {
@@ -107,6 +116,9 @@ func (r *replica) send(ctx context.Context, method, target string, body []byte, 
 	}
 	if r.token != "" {
 		request.Header.Set("Authorization", "Bearer "+r.token)
+	}
+	if err := r.meet(ctx); err != nil {
+		return nil, err
 	}
 	response, err := r.httpClient().Do(request)
 	if err != nil {
@@ -154,49 +166,98 @@ const (
 	publishPause = 200 * time.Millisecond
 )
 
+// meet has a first connection ready: to one that shows itself to be a Safe of the cluster, as every later one
+// has to. It waits here, where a call's time is known, and not where the HTTP client dials.
+func (r *replica) meet(ctx context.Context) error {
+	if !r.remote || r.known() != "" {
+		return nil
+	}
+	return r.prepare(ctx)
+}
+
+// prepare has a new connection ready.
+func (r *replica) prepare(ctx context.Context) error {
+	conn, err := r.connect(ctx)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ready != nil {
+		r.ready.Close()
+	}
+	r.ready = conn
+	return nil
+}
+
+// known returns the fingerprint of the key that the replica has shown; empty before it has.
+func (r *replica) known() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.fingerprint
+}
+
 // connect returns a new connection. Over TLS it is one on which a Safe of the cluster has shown
-// itself, always the same one; to anything else nothing was sent.
+// itself, always the same one; to anything else nothing was sent. What the first one is recognised by is waited for.
 func (r *replica) connect(ctx context.Context) (net.Conn, error) {
 	if r.patience > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, r.patience)
 		defer cancel()
 	}
-	conn, err := r.handshake(ctx)
-	for until := time.Now().Add(publishWait); errors.Is(err, errNotPinned) && time.Now().Before(until); {
-		if !r.renewPins(ctx) {
+	wait := r.known() == ""
+	var refused error
+	for until := time.Now().Add(publishWait); ; {
+		conn, err := r.handshake(ctx)
+		switch {
+		case err == nil:
+			return conn, nil
+		case !errors.Is(err, errNotPinned):
+			if refused != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				err = refused
+			}
+			return nil, err
+		case !wait || time.Now().After(until):
 			return nil, err
 		}
-		again, failed := r.handshake(ctx)
-		if failed == nil {
-			return again, nil
-		}
-		if errors.Is(failed, errNotPinned) {
-			err = failed
+		refused = err
+		if err := r.renewPins(ctx); errors.Is(err, context.Canceled) {
+			return nil, r.unreachable(err)
+		} else if err != nil {
+			return nil, refused
 		}
 	}
-	return conn, err
 }
 
-// renewPins takes, after a pause, what is published by now. It is false where there is nothing to wait for.
-func (r *replica) renewPins(ctx context.Context) bool {
-	r.mu.Lock()
-	old := r.pins
-	r.mu.Unlock()
+// errNothingComes says that nothing is published of which more could be waited for.
+var errNothingComes = errors.New("nobody publishes what replicas are recognised by")
+
+// renewPins takes, after a pause, what is published by now.
+func (r *replica) renewPins(ctx context.Context) error {
+	old := r.recognisedBy()
 	if old.renew == nil {
-		return false
+		return errNothingComes
 	}
 	select {
 	case <-ctx.Done():
-		return false
+		return ctx.Err()
 	case <-time.After(publishPause):
 	}
-	if fresh, err := old.renew(ctx); err == nil {
-		r.mu.Lock()
-		r.pins = fresh
-		r.mu.Unlock()
+	fresh, err := old.renew(ctx)
+	if err != nil {
+		return ctx.Err() // the API server may answer the next time
 	}
-	return true
+	r.mu.Lock()
+	r.pins = fresh
+	r.mu.Unlock()
+	return nil
+}
+
+// recognisedBy returns the pins that are known by now.
+func (r *replica) recognisedBy() *pins {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.pins
 }
 
 // handshake is one try of connect.
@@ -227,25 +288,32 @@ func (r *replica) handshake(ctx context.Context) (net.Conn, error) {
 		}
 		return nil, r.unreachable(fmt.Errorf("TLS: %w", err))
 	}
+	r.met(secure.ConnectionState().PeerCertificates[0])
 	return secure, nil
 }
 
+// recognise judges what is shown, by whoever may not have the key that belongs to it.
 func (r *replica) recognise(state tls.ConnectionState) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := r.pins.check(state.PeerCertificates); err != nil {
 		return err
 	}
-	fingerprint := fingerprintOf(state.PeerCertificates[0])
-	if r.fingerprint == "" {
-		r.fingerprint = fingerprint
-		r.names = r.pins.names(state.PeerCertificates[0])
-		r.pins.skew.hear(r.pins.versionOf(r.names))
-	}
-	if r.fingerprint != fingerprint {
+	if r.fingerprint != "" && r.fingerprint != fingerprintOf(state.PeerCertificates[0]) {
 		return withHint(errors.New("another Safe answers than before"), "try again; behind a load balancer, name each replica with --safe")
 	}
 	return nil
+}
+
+// met keeps who has proved to have the key of what was recognised.
+func (r *replica) met(leaf *x509.Certificate) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.fingerprint != "" {
+		return
+	}
+	r.fingerprint, r.names = fingerprintOf(leaf), r.pins.names(leaf)
+	r.pins.skew.hear(r.pins.versionOf(r.names))
 }
 
 func (r *replica) close() {

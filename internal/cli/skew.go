@@ -81,12 +81,10 @@ func (r *replica) skewHint(p *problem.Problem, target string) string {
 
 // skew returns who tells of versions that are apart; nil where none are known.
 func (r *replica) skew() *skewTeller {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.pins == nil {
-		return nil
+	if ps := r.recognisedBy(); ps != nil {
+		return ps.skew
 	}
-	return r.pins.skew
+	return nil
 }
 
 // version returns which version the replica published that it is of, as far as that is known.

@@ -72,9 +72,7 @@ func (s *safes) adviseTokens(errs []error) {
 	var of tokenSource
 	var wanted []string
 	for _, r := range s.replicas {
-		r.mu.Lock()
-		fingerprint := r.fingerprint
-		r.mu.Unlock()
+		fingerprint := r.known()
 		if option := " --audience " + publication.AudiencePrefix + fingerprint; fingerprint != "" && !slices.Contains(wanted, option) {
 			of, wanted = r.source, append(wanted, option)
 		}

@@ -290,4 +290,19 @@ func TestEntriesOfReplicasAreNoChangeOfTheRecord(t *testing.T) {
 			}
 		})
 	}
+	for name, there := range map[string]string{"none": "", "one": recipientOf(keyB).String()} {
+		t.Run("deleted, where there was "+name, func(t *testing.T) {
+			s.put("", "", there)
+			entry("safe-2")
+			was, err := s.place().Read(t.Context(), true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.remove("configmaps", publication.Name)
+			err = s.place().WriteRecord(t.Context(), was, record)
+			if there == "" && (err != nil || s.record() != record.Recipient) || there != "" && (!errors.Is(err, ErrChanged) || s.record() != "") {
+				t.Errorf("got %v, on record is %.20q", err, s.record())
+			}
+		})
+	}
 }

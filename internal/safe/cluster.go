@@ -191,10 +191,8 @@ func RunInCluster(ctx context.Context, c ClusterConfig, log *slog.Logger, auditL
 	})
 	if c.SPIFFE.Socket != "" {
 		group.Go(func() error {
-			self.run(run, func() {
-				log.Info("serving workloads", "api", addressOf(listeners.API))
-				publisher.Look() // from now on it shows another certificate
-			})
+			// With an SVID it shows another certificate.
+			self.run(run, func() { log.Info("serving workloads", "api", addressOf(listeners.API)) }, publisher.Look)
 			return nil
 		})
 	} else {

@@ -136,7 +136,7 @@ func Run(ctx context.Context, cfg *config.Config, mode RootKey, log *slog.Logger
 			if started != nil {
 				started(at)
 			}
-		})
+		}, func() {})
 		return nil
 	})
 	group.Go(func() error { return runServer(run, server, listeners, log) })

@@ -53,16 +53,17 @@ const (
 	svidCheck = 15 * time.Second
 )
 
-// run takes the identity from the Workload API, calls ready when it first has one, and
-// follows the identity's rotation until ctx ends. Whatever is wrong with the Workload API, Safe
+// run takes the identity from the Workload API and follows its rotation until ctx ends. It calls ready when it first
+// has one, and then, and whenever it has one after it had none, again. Whatever is wrong with the Workload API, Safe
 // goes on without: operators need it most then.
-func (o *ownIdentity) run(ctx context.Context, ready func()) {
+func (o *ownIdentity) run(ctx context.Context, ready, again func()) {
 	o.log.Info("waiting for an SVID", "socket", o.config.Socket)
 	ready = sync.OnceFunc(ready)
 	for pause := firstSVIDPause; ; pause = min(2*pause, longestSVIDPause) {
 		err := o.follow(ctx, func() {
 			pause = firstSVIDPause
 			ready()
+			again()
 		})
 		if ctx.Err() != nil {
 			return

@@ -44,7 +44,7 @@ func TestAWorkloadAPIThatRefusesIsAskedAgain(t *testing.T) {
 	self := &ownIdentity{config: config.SPIFFE{Socket: "unix://" + path}, log: slog.New(slog.DiscardHandler)}
 	ready := make(chan struct{})
 	var running sync.WaitGroup
-	running.Go(func() { self.run(ctx, func() { close(ready) }) })
+	running.Go(func() { self.run(ctx, func() { close(ready) }, func() {}) })
 	t.Cleanup(func() { cancel(); running.Wait() })
 	<-asked
 	<-asked
