@@ -9,6 +9,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -288,6 +289,16 @@ func TestASafeThatHangsIsLeft(t *testing.T) {
 		cancel()
 	}()
 	if _, err := c.Fetch(ctx); !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A server that sees a call end may answer it before the connection is gone.
+func TestWhatAnswersACallThatWasEndedIsNoAnswer(t *testing.T) {
+	w := newWorld(t, "spiffe://example.org"+safePath, nil, func(http.ResponseWriter, *http.Request) {})
+	ctx, cancel := context.WithCancel(t.Context())
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotFirstResponseByte: cancel})
+	if _, err := w.client(t).Fetch(ctx); !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 }

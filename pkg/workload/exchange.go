@@ -79,6 +79,11 @@ func (c *Client) tryOnce(ctx context.Context, q question, renew bool, read func(
 		req.Header.Set("If-None-Match", q.etag)
 	}
 	resp, err := connections.Do(req)
+	if err == nil && ctx.Err() != nil {
+		// Safe may have seen that the call was ended before net/http had: what it answered then says nothing.
+		resp.Body.Close()
+		err = context.Cause(ctx)
+	}
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil && errors.Is(err, context.DeadlineExceeded) {
 			err = cause
